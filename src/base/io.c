@@ -1,0 +1,152 @@
+#include "io.h"
+
+#include "bytes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define FILE_CALL(verb, call)                                                                                \
+    do {                                                                                                     \
+        int errnum_ = (call);                                                                                \
+        return errnum_ == 0 || err_sys(err, errnum_, verb " %s", file->path);                                \
+    } while (0)
+
+#define PATH_CALL(verb, path, call)                                                                          \
+    do {                                                                                                     \
+        int errnum_ = (call);                                                                                \
+        return errnum_ == 0 || err_sys(err, errnum_, verb " %s", path);                                      \
+    } while (0)
+
+bool io_open(const struct io *io, const char *path, unsigned flags, struct io_file **ret_file,
+             struct err *err)
+{
+    PATH_CALL("open", path, io->ops->open(io, path, flags, ret_file));
+}
+
+void io_close(struct io_file *file)
+{
+    if (file)
+        file->io->ops->close(file);
+}
+
+bool io_read_some(struct io_file *file, uint64_t offset, void *bytes, size_t length, size_t *ret_length,
+                  struct err *err)
+{
+    FILE_CALL("read", file->io->ops->read(file, offset, bytes, length, ret_length));
+}
+
+bool io_read(struct io_file *file, uint64_t offset, void *bytes, size_t length, struct err *err)
+{
+    size_t got;
+
+    if (!io_read_some(file, offset, bytes, length, &got, err))
+        return false;
+    if (got != length)
+        return err_set(err, ERR_CORRUPT, "%s: the file ends at byte %llu, %zu bytes at %llu were expected",
+                       file->path, (unsigned long long)offset + got, length, (unsigned long long)offset);
+    return true;
+}
+
+bool io_write(struct io_file *file, uint64_t offset, const void *bytes, size_t length, struct err *err)
+{
+    FILE_CALL("write", file->io->ops->write(file, offset, bytes, length));
+}
+
+bool io_stat_file(struct io_file *file, struct io_stat *ret_stat, struct err *err)
+{
+    FILE_CALL("stat", file->io->ops->stat_file(file, ret_stat));
+}
+
+bool io_truncate(struct io_file *file, uint64_t size_bytes, struct err *err)
+{
+    FILE_CALL("truncate", file->io->ops->truncate(file, size_bytes));
+}
+
+bool io_sync(struct io_file *file, struct err *err)
+{
+    FILE_CALL("sync", file->io->ops->sync(file));
+}
+
+static bool write_zeros(struct io_file *file, uint64_t offset, uint64_t length, struct err *err)
+{
+    static const uint8_t ZEROS[65536];
+
+    while (length > 0) {
+        size_t part = (size_t)min_u64(length, sizeof ZEROS);
+        if (!io_write(file, offset, ZEROS, part, err))
+            return false;
+        offset += part;
+        length -= part;
+    }
+    return true;
+}
+
+bool io_zero(struct io_file *file, uint64_t offset, uint64_t length, struct err *err)
+{
+    int errnum = file->io->ops->punch(file, offset, length);
+
+    if (errnum == EOPNOTSUPP || errnum == ENOSYS)
+        return write_zeros(file, offset, length, err);
+    return errnum == 0 || err_sys(err, errnum, "punch %s", file->path);
+}
+
+bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct err *err)
+{
+    int errnum = file->io->ops->allocate(file, offset, length);
+
+    if (errnum == EOPNOTSUPP || errnum == ENOSYS)
+        return true;
+    return errnum == 0 || err_sys(err, errnum, "allocate %s", file->path);
+}
+
+bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err)
+{
+    PATH_CALL("stat", path, io->ops->stat(io, path, ret_stat));
+}
+
+bool io_exists(const struct io *io, const char *path)
+{
+    struct io_stat stat;
+
+    return io->ops->stat(io, path, &stat) == 0;
+}
+
+bool io_rename(const struct io *io, const char *from, const char *to, struct err *err)
+{
+    int errnum = io->ops->rename(io, from, to);
+
+    return errnum == 0 || err_sys(err, errnum, "rename %s to %s", from, to);
+}
+
+bool io_link(const struct io *io, const char *from, const char *to, struct err *err)
+{
+    int errnum = io->ops->link(io, from, to);
+
+    return errnum == 0 || err_sys(err, errnum, "link %s to %s", from, to);
+}
+
+bool io_unlink(const struct io *io, const char *path, struct err *err)
+{
+    PATH_CALL("remove", path, io->ops->unlink(io, path));
+}
+
+bool io_make_dir(const struct io *io, const char *path, struct err *err)
+{
+    PATH_CALL("make folder", path, io->ops->make_dir(io, path));
+}
+
+bool io_remove_dir(const struct io *io, const char *path, struct err *err)
+{
+    PATH_CALL("remove folder", path, io->ops->remove_dir(io, path));
+}
+
+bool io_sync_dir(const struct io *io, const char *path, struct err *err)
+{
+    PATH_CALL("sync folder", path, io->ops->sync_dir(io, path));
+}
+
+bool io_list(const struct io *io, const char *path, int (*each)(void *context, const char *name),
+             void *context, struct err *err)
+{
+    PATH_CALL("list", path, io->ops->list(io, path, each, context));
+}

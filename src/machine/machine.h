@@ -1,0 +1,95 @@
+/* QEMU: is it there and what can it do, its command line from a VM's settings, its process, saving and loading. */
+#pragma once
+
+#include "config.h"
+#include "qmp.h"
+
+#include <sys/types.h>
+
+/* --- what is on this host --- */
+/* kvm only if it works: /dev/kvm opens and the processor shows vmx or svm. ACCEL_KVM asked for where it cannot work is an
+ * error that says why. */
+bool accel_resolve(enum config_accel wanted, enum config_accel *ret_accel, struct err *err) MUST_CHECK;
+
+struct qemu {
+    char path[512];
+    char version[32];    /* "7.2.22" */
+    unsigned major, minor;
+};
+/* $BOUGH_QEMU, else qemu-system-x86_64 in PATH. ERR_QEMU if missing, not runnable, or older than 7.2. The answer of
+ * `--version` is cached in runtime files by path, size, mtime: the process start would cost the instant. */
+bool qemu_find(struct qemu *ret_qemu, struct err *err) MUST_CHECK;
+/* The machine type to pin for a new VM: the newest pc-i440fx-X.Y or pc-q35-X.Y that QEMU's own major.minor names. */
+bool qemu_default_machine(const struct qemu *qemu, unsigned generation, char **ret_machine, struct err *err) MUST_CHECK;
+/* ERR_UNSUPPORTED if this QEMU does not offer the settings' machine type (asked from `-machine help`, cached likewise). */
+bool qemu_check_machine(const struct qemu *qemu, const char *machine, struct err *err) MUST_CHECK;
+
+/* --- a process --- */
+struct machine_launch {
+    const struct qemu *qemu;
+    const struct config *config;   /* settings alone decide the virtual hardware */
+    enum config_accel accel;       /* resolved */
+    const char *dir;               /* runtime directory of this process: qmp.sock, console.sock, vnc.sock, qemu.log */
+    const char *const *disk_sockets; /* one NBD socket for each of config's hard disks, NULL for optical drives */
+    const char *memory_file;       /* .bin mapped privately; NULL: anonymous memory */
+    bool incoming;                 /* waits for machine_load() */
+    int alive_fd;                  /* inherited; -1 for none */
+    bool hold_host_resources;      /* leave out forwarded ports; machine_take_host_resources() adds them later */
+    const char *nvram;             /* UEFI variables, read-write; NULL for generation 1 */
+};
+
+struct machine;
+
+/* The argument vector (owned, NULL at the end), for tests, `settings -v`, and machine_start(). */
+bool machine_arguments(const struct machine_launch *launch, char ***ret_argv, struct err *err) MUST_CHECK;
+void machine_arguments_free(char **argv);
+/* Starts QEMU, stopped (-S), as a process of its own session that survives us: standard error goes to dir/qemu.log, and only
+ * alive_fd is inherited. Connects its monitor. If it ends at once the error has its last words. */
+bool machine_start(const struct machine_launch *launch, struct machine **ret_machine, struct err *err) MUST_CHECK;
+/* The handle alone: QEMU goes on. Accepts NULL. */
+void machine_release(struct machine *machine);
+/* SIGKILL to this very process (by pidfd), waits for its end, releases. Accepts NULL. */
+void machine_kill(struct machine *machine);
+/* A process that an earlier manager left, by pid and start time (clock ticks, /proc/PID/stat field 22): true if it was that
+ * one and is gone now. */
+bool machine_kill_stray(pid_t pid, uint64_t start_time, struct err *err) MUST_CHECK;
+
+pid_t machine_pid(const struct machine *machine);
+uint64_t machine_start_time(const struct machine *machine);
+int machine_pidfd(const struct machine *machine); /* readable when it has ended */
+struct qmp *machine_qmp(struct machine *machine);
+const char *machine_dir(const struct machine *machine);
+/* Why it ended: exit status or signal, and the last lines of qemu.log (at most 400 bytes). Waits at most a second. */
+void machine_last_words(struct machine *machine, char *text, size_t size);
+
+/* query-status: "running", "paused", "prelaunch", "inmigrate", "postmigrate", "io-error", "guest-panicked", ... */
+bool machine_run_state(struct machine *machine, char state[static 32], struct err *err) MUST_CHECK;
+bool machine_continue(struct machine *machine, struct err *err) MUST_CHECK;
+bool machine_stop(struct machine *machine, struct err *err) MUST_CHECK;
+bool machine_power_button(struct machine *machine, struct err *err) MUST_CHECK; /* ACPI: the guest may shut down */
+bool machine_screenshot(struct machine *machine, const char *png_path, struct err *err) MUST_CHECK; /* ERR_STATE without display */
+bool machine_take_host_resources(struct machine *machine, const struct config *config, struct err *err) MUST_CHECK;
+
+/* --- saving and loading --- */
+struct machine_save {
+    int stream_fd; /* write end of the pipe; taken (closed here, so that the reader sees the end when QEMU is done) */
+    /* Called once, while the processors stand still and all guest requests are complete and flushed: the instant. */
+    void (*at_instant)(void *context);
+    /* Asked often: true with *err set if the other end has failed: the save is cancelled. NULL: never. */
+    bool (*failed)(void *context, struct err *err);
+    void *context;
+    const struct progress *progress; /* may be NULL; its cancelled() is obeyed until the instant */
+    bool stay_stopped; /* true: the processors stay stopped behind it (save, a Paused VM) */
+};
+struct machine_save_result {
+    uint64_t pause_us;  /* STOP to RESUME by the events' time stamps; 0 if it stays stopped or did not run */
+    uint64_t passes, total_us;
+};
+/* Pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
+ * number of passes that do not converge the rest is copied stopped. Whatever fails, the run state is set right before it
+ * returns: what ran runs, what was paused stands still. A guest that pauses itself (I/O error, panic) meanwhile stays so. */
+bool machine_save(struct machine *machine, const struct machine_save *save, struct machine_save_result *ret_result,
+                  struct err *err) MUST_CHECK;
+/* Feeds the migration stream from fd (taken) to a machine started with incoming, and waits until it is loaded; it stands
+ * still afterwards. A refused stream is ERR_QEMU with QEMU's reason; the process may then be dead. */
+bool machine_load(struct machine *machine, int fd, struct err *err) MUST_CHECK;

@@ -1,0 +1,78 @@
+/* A VM's folder: create, find, lock, load, run a plan's steps, recover. The folder is the truth; nothing of it is
+ * cached beyond `struct store`. */
+#pragma once
+
+#include "plan.h"
+#include "progress.h"
+#include "tree.h"
+
+struct store;
+
+/* The home of VMs: $BOUGH_HOME, $XDG_DATA_HOME/bough, ~/.local/share/bough. Owned string. */
+bool store_home(char **ret_home, struct err *err) MUST_CHECK;
+/* The folder of the VM of that name, or ERR_NOT_FOUND. Checks the name. */
+bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct err *err) MUST_CHECK;
+/* Every folder in the home that holds a VM's XML; names sorted. Owned array of owned strings, NULL at the end. */
+bool store_list(const struct io *io, char ***ret_names, struct err *err) MUST_CHECK;
+void store_list_free(char **names);
+
+/* Makes the folder of S1 with the VM's XML and its lock file, whole or not at all (built under a temporary name, then
+ * renamed). vm->disks name existing images, or images inside the folder that `make_files` creates in the folder that it
+ * is given (the temporary one: it must not be remembered). ERR_EXISTS if the name is taken. */
+bool store_create(const struct io *io, const struct config *vm,
+                  bool (*make_files)(void *context, const char *dir, struct err *err), void *context,
+                  char **ret_vm_dir, struct err *err) MUST_CHECK;
+
+/* The tree without any lock, for looking: read again if a concurrent commit made it inconsistent (at most 10 times). */
+bool store_read(const struct io *io, const char *vm_dir, struct tree **ret_tree, struct err *err) MUST_CHECK;
+
+enum store_lock_state {
+    STORE_FREE,       /* nobody */
+    STORE_MANAGED,    /* byte 0: a command or a worker has it */
+    STORE_UNMANAGED,  /* byte 0 free, byte 1 held: the machine is alive and its worker is gone */
+};
+struct store_owner {
+    int64_t pid;          /* 0 if not known */
+    char host[65], what[64]; /* host name; what it does, e.g. "worker", "delete" */
+    bool this_boot;       /* same host and boot: pid means something here */
+};
+bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,
+                 struct err *err) MUST_CHECK;
+
+/* Takes byte 0 (never waits: ERR_BUSY names the owner and what it does) and loads the tree. `what` is written into the lock
+ * file. If byte 1 is free too, recovers first. *ret_alive: byte 1 is held by a machine.
+ * recover = false: look at the folder, remove nothing. */
+bool store_open(const struct io *io, const char *vm_dir, const char *what, bool recover, struct store **ret_store,
+                bool *ret_alive, struct err *err) MUST_CHECK;
+void store_close(struct store *store); /* accepts NULL; releases byte 0, and byte 1 as far as it is ours */
+AUTO_DEFINE(auto_store_close, struct store, store_close)
+#define AUTO_STORE AUTO(auto_store_close)
+
+const struct tree *store_tree(const struct store *store); /* as of the last commit or reload */
+const char *store_dir(const struct store *store);
+/* Byte 1 (machine is alive) on a description of its own: *ret_fd is inherited by QEMU (the caller clears FD_CLOEXEC in
+ * the child); the lock ends when the last holder ends. The fd stays the store's. ERR_BUSY if another holds it. */
+bool store_alive_lock(struct store *store, int *ret_fd, struct err *err) MUST_CHECK;
+void store_alive_unlock(struct store *store); /* our copy alone */
+
+/* Steps that need a machine. A plan of an Off VM has none; then NULL will do. */
+struct store_machine {
+    /* Does it, or fails; on failure before the last commit the plan ends and `abort` is called. May change step->config
+     * of later steps (plan is ours). */
+    bool (*step)(void *context, struct plan *plan, size_t index, struct err *err);
+    /* A plan failed at step index: set the machine right (the present goes on). */
+    void (*abort)(void *context, const struct plan *plan, size_t index);
+    void *context;
+};
+/* Runs the steps in order. After a failure before the (next) commit: abort, then a sweep of what the plan made. After a
+ * failure of the directory sync behind a commit's rename (outcome unknown): nothing is swept, the tree is read again.
+ * Failures behind the last commit (removals) are logged and left to the next recovery, not reported. The tree is reloaded
+ * after each commit. */
+bool store_run(struct store *store, struct plan *plan, const struct store_machine *machine,
+               const struct progress *progress, struct err *err) MUST_CHECK;
+
+/* Removes by invariant 5 what nothing needs. Needs both locks. Called by store_open(); public for tests and `check`. */
+bool store_recover(struct store *store, struct err *err) MUST_CHECK;
+/* For plan_delete(): every layer of the VM's and of all listed snapshots' chains with its parent. Owned array. */
+bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count, struct err *err) MUST_CHECK;
+void store_layers_free(struct plan_layer *layers, size_t count);

@@ -1,0 +1,28 @@
+/* A VM under its lock, with its machine if it runs, and the operations on it. Operations take and give JSON
+ * (docs/operations.md), so that a command's own process and a worker do the same. */
+#pragma once
+
+#include "err.h"
+#include "progress.h"
+
+#include <jansson.h>
+
+struct vm;
+
+/* Makes a VM in the home. arguments: {"name", "memory": bytes, "cpus", "generation": 1|2, "disks": [{"size": bytes} or
+ * {"path": file, "bus"?, "size"?}], "cdrom"?: path, "kernel"?, "initrd"?, "append"?, "nics": [{"kind", "target"?, "forwards"?:
+ * ["tcp:2222:22"]}], "display", "accel", "clock"?, "notes"?}; all but name optional. *ret_value: {"guid", "path"}. */
+bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err) MUST_CHECK;
+
+/* Takes the VM's lock (ERR_BUSY names the owner), recovers if nothing is alive. A machine that is alive without a manager is
+ * ERR_STATE: it says so and how to end it. what: for the lock file. */
+bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err) MUST_CHECK;
+void vm_close(struct vm *vm); /* ends the engines; a machine that runs goes on without a manager. Accepts NULL */
+
+/* Does the operation need, or may it end with, a machine? Then a worker must do it. From the VM as it is now. */
+bool vm_needs_worker(struct vm *vm, const char *operation, const json_t *arguments);
+/* arguments is borrowed. ERR_USAGE for an unknown operation or argument. *ret_value is the caller's reference. */
+bool vm_run(struct vm *vm, const char *operation, const json_t *arguments, const struct progress *progress,
+            json_t **ret_value, struct err *err) MUST_CHECK;
+/* Is there a machine? When there is none any more, the worker ends. */
+bool vm_is_alive(const struct vm *vm);

@@ -1,0 +1,14 @@
+/* How a command reaches a VM: its worker, this very process, or a new worker, whichever is right. */
+#pragma once
+
+#include "err.h"
+#include "progress.h"
+
+#include <jansson.h>
+
+/* Does the operation (docs/operations.md) on the VM of that name. arguments: stolen, NULL for none. While it waits for a worker,
+ * progress->cancelled() true sends `cancel` to it, once. *ret_value is the caller's reference. */
+bool client_call(const char *vm_name, const char *operation, json_t *arguments, const struct progress *progress,
+                 json_t **ret_value, struct err *err) MUST_CHECK;
+/* The answer of `status`, for any VM at any time, without waiting for its lock: off, running, paused, saved, unmanaged. */
+bool client_status(const char *vm_name, json_t **ret_status, struct err *err) MUST_CHECK;
