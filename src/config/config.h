@@ -32,6 +32,10 @@ bool config_clock_parse(const char *text, enum config_clock *ret_clock);
 const char *config_display_name(enum config_display display); /* "none", "vnc" */
 bool config_display_parse(const char *text, enum config_display *ret_display);
 const char *config_state_name(enum config_state state); /* "off", "running", "paused" */
+bool config_state_parse(const char *text, enum config_state *ret_state);
+const char *config_nic_name(enum config_nic_kind kind); /* "user", "bridge", "tap" */
+bool config_nic_parse(const char *text, enum config_nic_kind *ret_kind);
+unsigned config_bus_slots(enum config_bus bus); /* how many places the bus has: 4, 64, 16 */
 
 /* A hard disk or an optical drive. Its place (bus, slot) is pinned: IDE 0..3 (bus slot/2, unit slot%2),
  * SCSI 0..63 (lun), virtio 0..15 (each a PCI device of its own). */
@@ -74,11 +78,17 @@ struct config {
     enum config_clock clock;
     enum config_display display;
     char *kernel, *initrd, *append; /* direct boot; NULL if not used. Files of the user, used in place */
-    struct config_disk *disks;
+    struct config_disk *disks; /* in the order of their places: by bus, then slot */
     size_t disk_count;
     struct config_nic *nics;
     size_t nic_count;
     struct guid nvram;       /* names <GUID>.nvram; unset for generation 1 */
+
+    /* saved memory: a snapshot's, or that of a VM that is Saved */
+    struct guid memory;      /* the id in .bin and .vsv that binds them to this file; unset if there is none. Files that
+                                are shared keep it: it is not their name */
+    char *qemu_version;      /* NULL if there is none, or not known */
+    enum config_accel accel_used; /* the one that really ran; ACCEL_AUTO if there is none, or not known */
 
     /* the VM's file alone */
     struct guid saved;       /* names <GUID>.bin and .vsv in Virtual Machines/VMGUID/; unset: the VM is not Saved */
@@ -86,13 +96,15 @@ struct config {
     struct config_listed *listed;
     size_t listed_count;
 
+    /* of saved memory: in a snapshot's file, and in the VM's while it is Saved */
+    char *qemu_version;               /* NULL if there is none */
+    enum config_accel accel_used;     /* the one that really ran; ACCEL_AUTO if there is none */
+    struct guid memory;               /* the id in .vsv that binds it and .bin to this file; unset if there is none */
+
     /* a snapshot's file alone */
     bool is_snapshot;
     struct guid snapshot;             /* names the file and the folder beside it */
-    enum config_state state_when_taken;
-    char *qemu_version;               /* NULL if taken off */
-    enum config_accel accel_used;     /* the one that really ran; ACCEL_AUTO if taken off */
-    struct guid memory;               /* the id that binds .bin and .vsv to this file; unset if taken off */
+    enum config_state state_when_taken; /* not off: <SNAPGUID>.bin and .vsv are in the snapshot's folder */
     uint64_t pause_us;                /* STOP to RESUME, for people; 0 if taken off */
 };
 
@@ -103,8 +115,12 @@ AUTO_DEFINE(auto_config_free, struct config, config_free)
 struct config *config_copy(const struct config *config); /* deep; NULL when out of memory */
 /* Replaces an owned string; text may be NULL. */
 bool config_set_string(char **field, const char *text, struct err *err) MUST_CHECK;
-bool config_add_disk(struct config *config, const struct config_disk *disk, struct err *err) MUST_CHECK; /* copies */
-bool config_add_nic(struct config *config, const struct config_nic *nic, struct err *err) MUST_CHECK;    /* copies */
+/* Copies, to its place in the order; pointers to other disks become invalid. */
+bool config_add_disk(struct config *config, const struct config_disk *disk, struct err *err) MUST_CHECK;
+bool config_add_nic(struct config *config, const struct config_nic *nic, struct err *err) MUST_CHECK; /* copies */
+bool config_add_listed(struct config *config, const struct config_listed *listed, struct err *err) MUST_CHECK;
+/* Forgets saved memory: saved, memory, qemu_version, accel_used. */
+void config_clear_saved(struct config *config);
 
 /* Is it a name for a VM (no '/', not "." or "..", no control characters, no leading '-' or '.', trimmed not blank,
  * 1 to 100 characters of valid UTF-8), or for a snapshot (the same, but '/' and leading '.' are allowed)? */

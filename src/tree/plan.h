@@ -73,9 +73,16 @@ struct plan_snapshot {
 bool plan_snapshot(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *request,
                    struct plan **ret_plan, struct guid *ret_snapshot, struct err *err) MUST_CHECK;
 
+/* Every layer of the VM's and all snapshots' chains, with what lies under it: the planner does no I/O (store_layers()). */
+struct plan_layer {
+    const char *path, *parent; /* absolute; parent NULL at the base */
+};
+
 struct plan_apply {
     enum plan_machine machine;
     struct guid snapshot;
+    const struct plan_layer *layers;
+    size_t layer_count;
     bool no_start;   /* a snapshot with memory ends Saved */
     bool disks_only; /* disks and settings, no memory: ends Off */
 };
@@ -91,9 +98,6 @@ bool plan_apply(const struct tree *tree, const struct plan_source *source, const
  * children and the VM now descend from its parent. Layers still needed stay (merging is a later step).
  * subtree: all that descend from it too. The VM's own chain always stays. layer_parents tells, for every layer of
  * the VM's and all snapshots' chains, what lies under it: the planner does no I/O. */
-struct plan_layer {
-    const char *path, *parent; /* absolute; parent NULL at the base */
-};
 bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree, const struct plan_layer *layers,
                  size_t layer_count, struct plan **ret_plan, struct err *err) MUST_CHECK;
 
@@ -104,6 +108,12 @@ bool plan_settings(const struct tree *tree, const struct config *vm, const char 
 /* Name and notes of a snapshot: its own file alone is replaced. NULL: unchanged. */
 bool plan_snapshot_text(const struct tree *tree, const struct guid *snapshot, const char *name, const char *notes,
                         struct plan **ret_plan, struct err *err) MUST_CHECK;
-/* save: memory to the VM's own state folder, then a commit that names it. start of a Saved VM is plan_settings(). */
-bool plan_save(const struct tree *tree, const struct plan_source *source, enum plan_machine machine,
+/* save: memory to the VM's own state folder, then a commit that names it: saved, saved_state, and with it memory (the id in
+ * .vsv), accel_used and qemu_version in the VM's own config. start of a Saved VM is plan_settings() with those unset. */
+struct plan_save {
+    enum plan_machine machine; /* MACHINE_RUNNING or MACHINE_PAUSED */
+    const char *qemu_version;
+    enum config_accel accel_used;
+};
+bool plan_save(const struct tree *tree, const struct plan_source *source, const struct plan_save *request,
                struct plan **ret_plan, struct err *err) MUST_CHECK;
