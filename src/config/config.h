@@ -96,11 +96,6 @@ struct config {
     struct config_listed *listed;
     size_t listed_count;
 
-    /* of saved memory: in a snapshot's file, and in the VM's while it is Saved */
-    char *qemu_version;               /* NULL if there is none */
-    enum config_accel accel_used;     /* the one that really ran; ACCEL_AUTO if there is none */
-    struct guid memory;               /* the id in .vsv that binds it and .bin to this file; unset if there is none */
-
     /* a snapshot's file alone */
     bool is_snapshot;
     struct guid snapshot;             /* names the file and the folder beside it */
