@@ -1,0 +1,115 @@
+#include "cli.h"
+
+#include "cli_text.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct {
+    char verb[64];
+    const struct cli_command *command;
+} running;
+
+const char *cli_verb(void)
+{
+    return running.verb;
+}
+
+const struct cli_command *cli_command(void)
+{
+    return running.command;
+}
+
+/* `bough: VERB: ` goes before every message. */
+static void message_begin(void)
+{
+    fflush(stdout);
+    fprintf(stderr, "bough: %s%s", running.verb, running.verb[0] != '\0' ? ": " : "");
+}
+
+int cli_fail(const char *which, const struct err *err)
+{
+    message_begin();
+    if (which && strncmp(err->text, which, strlen(which)) != 0) {
+        text_print(stderr, which, TEXT_ONE_LINE);
+        fputs(": ", stderr);
+    }
+    text_print(stderr, err->text, TEXT_LINES);
+    fputc('\n', stderr);
+    return err_exit_status(err->code);
+}
+
+int cli_usage_error(const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    message_begin();
+    text_print(stderr, text, TEXT_ONE_LINE);
+    if (running.command)
+        fprintf(stderr, "\nusage: bough %s %s\n", running.verb, running.command->usage);
+    else
+        fputs(" (`bough help` lists the commands)\n", stderr);
+    return err_exit_status(ERR_USAGE);
+}
+
+static const struct cli_command *command_find(const struct cli_table *table, const char *name)
+{
+    for (size_t i = 0; i < table->count; i++)
+        if (strcmp(table->commands[i].name, name) == 0)
+            return &table->commands[i];
+    return NULL;
+}
+
+static void table_print(const struct cli_table *table, FILE *stream)
+{
+    fprintf(stream, "usage: %s COMMAND ...\n\n%s.\n\n", table->prefix, table->summary);
+    for (size_t i = 0; i < table->count; i++)
+        fprintf(stream, "  %-16s %s\n", table->commands[i].name, table->commands[i].summary);
+    fprintf(stream, "\n`%s help COMMAND` tells more.\n", table->prefix);
+}
+
+static int command_run(const struct cli_command *command, int argc, char **argv)
+{
+    size_t length = strlen(running.verb);
+
+    snprintf(running.verb + length, sizeof running.verb - length, "%s%s", length > 0 ? " " : "", command->name);
+    running.command = command;
+    return command->action(argc, argv);
+}
+
+/* `help A B` is `A help B` where A is a group, else `A --help`: both are answered by `A B --help`. */
+static int help_run(const struct cli_table *table, int argc, char **argv)
+{
+    static char help_option[] = "--help";
+
+    if (argc < 3) {
+        table_print(table, stdout);
+        return 0;
+    }
+    const struct cli_command *command = command_find(table, argv[2]);
+    if (!command)
+        return cli_usage_error("there is no command '%s'", argv[2]);
+    char *help_argv[] = {argv[2], argc > 3 ? argv[3] : help_option, argc > 3 ? help_option : NULL, NULL};
+    return command_run(command, argc > 3 ? 3 : 2, help_argv);
+}
+
+int cli_dispatch(const struct cli_table *table, int argc, char **argv)
+{
+    if (argc < 2) {
+        table_print(table, stderr);
+        return err_exit_status(ERR_USAGE);
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return help_run(table, argc, argv);
+    const struct cli_command *command = command_find(table, argv[1]);
+    if (!command) {
+        running.command = NULL;
+        return cli_usage_error("there is no command '%s'", argv[1]);
+    }
+    return command_run(command, argc - 1, argv + 1);
+}

@@ -1,0 +1,88 @@
+#include "cli_call.h"
+
+#include "cli_output.h"
+#include "cli_progress.h"
+#include "cli_text.h"
+#include "client.h"
+#include "file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+bool call_operation(const char *vm_name, const char *operation, json_t *arguments, json_t **ret_value,
+                    struct err *err)
+{
+    struct cli_progress progress;
+
+    cli_progress_begin(&progress, operation);
+    bool done = client_call(vm_name, operation, arguments, &progress.progress, ret_value, err);
+    cli_progress_end(&progress);
+    return done;
+}
+
+bool argument_text(json_t *arguments, const char *key, const char *text, struct err *err)
+{
+    if (!text)
+        return true;
+    json_t *value = json_string(text);
+    if (!value)
+        return err_set(err, ERR_INVALID, "%s: '%s' is no valid UTF-8", key, text);
+    return json_object_set_new(arguments, key, value) == 0 || err_oom(err);
+}
+
+bool argument_flag(json_t *arguments, const char *key, bool flag, struct err *err)
+{
+    return !flag || json_object_set_new(arguments, key, json_true()) == 0 || err_oom(err);
+}
+
+bool argument_path(json_t *arguments, const char *key, const char *path, struct err *err)
+{
+    if (!path)
+        return true;
+    if (*path == '\0')
+        return err_set(err, ERR_INVALID, "%s: the path is empty", key);
+    AUTO_FREE char *absolute = path_absolute(path);
+    if (!absolute)
+        return err_oom(err);
+    return argument_text(arguments, key, absolute, err);
+}
+
+void print_state(const char *vm_name, const json_t *value)
+{
+    text_print(stdout, vm_name, TEXT_ONE_LINE);
+    fputs(": ", stdout);
+    text_print(stdout, json_text(value, "state"), TEXT_ONE_LINE);
+    putchar('\n');
+}
+
+int call_and_print(const char *vm_name, const char *operation, json_t *arguments, bool json,
+                   people_print *print)
+{
+    json_auto_t *value = NULL;
+    struct err err = ERR_INIT;
+
+    if (!call_operation(vm_name, operation, arguments, &value, &err))
+        return cli_fail(vm_name, &err);
+    if (json)
+        return output_json(value);
+    if (json_object_get(value, "plan"))
+        return output_plan(json_object_get(value, "plan"));
+    if (print)
+        print(vm_name, value);
+    return 0;
+}
+
+int call_simple(int argc, char **argv, const char *operation, people_print *print)
+{
+    struct simple {
+        bool json;
+    } args = {0};
+    static const struct cli_option OPTIONS[] = {CLI_JSON(struct simple)};
+    static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+    struct cli_operands operands;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    return call_and_print(operands.items[0], operation, NULL, args.json, print);
+}

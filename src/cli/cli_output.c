@@ -1,0 +1,200 @@
+#include "cli_output.h"
+
+#include "auto.h"
+#include "cli.h"
+#include "cli_text.h"
+
+#include <langinfo.h>
+#include <locale.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static struct {
+    bool colored;
+    bool ascii; /* the terminal's character set is not UTF-8: draw trees with ASCII */
+} output;
+
+void output_setup(void)
+{
+    const char *no_color = getenv("NO_COLOR");
+    const char *term = getenv("TERM");
+
+    setlocale(LC_ALL, "");
+    /* Names are UTF-8 whatever the locale; widths are counted right only in a UTF-8 locale. */
+    output.ascii = strcmp(nl_langinfo(CODESET), "UTF-8") != 0;
+    if (output.ascii)
+        setlocale(LC_CTYPE, "C.UTF-8");
+    setlocale(LC_NUMERIC, "C");
+    output.colored = isatty(STDOUT_FILENO) && !(no_color && *no_color != '\0') && term &&
+                     strcmp(term, "dumb") != 0;
+}
+
+bool output_is_colored(void)
+{
+    return output.colored;
+}
+
+int output_json(const json_t *value)
+{
+    struct err err = ERR_INIT;
+    size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(9);
+
+    if (isatty(STDOUT_FILENO))
+        flags |= JSON_ENSURE_ASCII; /* what steers a terminal must not reach it */
+    if (json_dumpf(value, stdout, flags) != 0 || putchar('\n') == EOF) {
+        (void)err_set(&err, ERR_IO, "standard output: could not be written");
+        return cli_fail(NULL, &err);
+    }
+    return 0;
+}
+
+int output_plan(const json_t *plan)
+{
+    size_t i;
+    json_t *step;
+
+    text_print(stdout, json_text(plan, "summary"), TEXT_ONE_LINE);
+    putchar('\n');
+    json_array_foreach(json_object_get(plan, "steps"), i, step) {
+        const char *path = json_text(step, "path");
+        const char *from = json_text(step, "from");
+        printf("%3zu. %s", i + 1, json_text(step, "step"));
+        if (*path != '\0') {
+            putchar(' ');
+            text_print(stdout, path, TEXT_ONE_LINE);
+        }
+        if (*from != '\0') {
+            fputs(" from ", stdout);
+            text_print(stdout, from, TEXT_ONE_LINE);
+        }
+        putchar('\n');
+    }
+    return 0;
+}
+
+const char *json_text(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+json_t *json_from_text(const char *text)
+{
+    if (!text)
+        return json_null();
+    json_t *value = json_string(text);
+    if (value)
+        return value;
+    AUTO_FREE char *escaped = text_escape(text, TEXT_LINES);
+    return escaped ? json_string(escaped) : NULL;
+}
+
+char *time_local(int64_t since_1970_ms, char text[static 32])
+{
+    time_t seconds = (time_t)(since_1970_ms / 1000);
+    struct tm parts;
+
+    if (!localtime_r(&seconds, &parts) || strftime(text, 32, "%Y-%m-%d %H:%M:%S", &parts) == 0)
+        strcpy(text, "?");
+    return text;
+}
+
+char *time_rfc3339(int64_t since_1970_ms, char text[static 32])
+{
+    int64_t milliseconds = since_1970_ms % 1000;
+    time_t seconds = (time_t)(since_1970_ms / 1000);
+    struct tm parts;
+    char whole[24];
+
+    if (milliseconds < 0) {
+        milliseconds += 1000;
+        seconds--;
+    }
+    if (!gmtime_r(&seconds, &parts) || strftime(whole, sizeof whole, "%Y-%m-%dT%H:%M:%S", &parts) == 0)
+        strcpy(whole, "1970-01-01T00:00:00");
+    snprintf(text, 32, "%s.%03dZ", whole, (int)milliseconds);
+    return text;
+}
+
+char *guid_short(const char *guid, char text[static 9])
+{
+    snprintf(text, 9, "%s", guid);
+    return text;
+}
+
+const char *state_color(const char *state)
+{
+    if (!output.colored)
+        return NULL;
+    if (strcmp(state, "running") == 0)
+        return "green";
+    if (strcmp(state, "paused") == 0 || strcmp(state, "saved") == 0)
+        return "yellow";
+    if (strcmp(state, "unmanaged") == 0 || strcmp(state, "damaged") == 0)
+        return "red";
+    return NULL;
+}
+
+struct libscols_table *table_new(const struct output_column *columns, size_t count)
+{
+    struct libscols_table *table = scols_new_table();
+    bool made = table != NULL;
+
+    for (size_t i = 0; made && i < count; i++)
+        made = scols_table_new_column(table, columns[i].name, 0, columns[i].flags) != NULL;
+    if (!made) {
+        scols_unref_table(table);
+        return NULL;
+    }
+    scols_table_enable_colors(table, output.colored);
+    scols_table_enable_ascii(table, output.ascii);
+    scols_table_enable_noencoding(table, 1); /* table_set() has escaped, and more than scols would */
+    scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+    return table;
+}
+
+bool table_set(struct libscols_line *line, size_t column, const char *text)
+{
+    AUTO_FREE char *escaped = text_escape(text, TEXT_ONE_LINE);
+
+    return escaped && scols_line_set_data(line, column, escaped) == 0;
+}
+
+int table_print(struct libscols_table *table)
+{
+    struct err err = ERR_INIT;
+
+    fflush(stdout);
+    if (scols_print_table(table) == 0)
+        return 0;
+    (void)err_set(&err, ERR_NO_MEMORY, "out of memory for the table");
+    return cli_fail(NULL, &err);
+}
+
+bool can_ask(void)
+{
+    return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+}
+
+enum answer ask(bool with_cancel, const char *format, ...)
+{
+    char text[512], line[64];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fflush(stdout);
+    text_print(stderr, text, TEXT_LINES);
+    fflush(stderr);
+    if (!fgets(line, sizeof line, stdin)) {
+        fputc('\n', stderr);
+        return with_cancel ? ANSWER_CANCEL : ANSWER_NO; /* the end of the input is no consent */
+    }
+    if (line[0] == 'y' || line[0] == 'Y')
+        return ANSWER_YES;
+    return with_cancel && (line[0] == 'c' || line[0] == 'C') ? ANSWER_CANCEL : ANSWER_NO;
+}

@@ -1,0 +1,48 @@
+/* What commands print: JSON for programs, tables and lines for people, and questions. */
+#pragma once
+
+#include "err.h"
+
+#include <jansson.h>
+#include <libsmartcols/libsmartcols.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Before anything else: the locale, and whether there may be colours (a terminal, no NO_COLOR, no TERM=dumb). */
+void output_setup(void);
+bool output_is_colored(void);
+
+/* A JSON document on standard output. Takes nothing. */
+int output_json(const json_t *value);
+/* The plan of a dry run ({"summary", "steps"}) as a numbered list. */
+int output_plan(const json_t *plan);
+
+/* A string of the object, or "" where there is none. Borrowed. */
+const char *json_text(const json_t *object, const char *key);
+/* A string; bytes that are no UTF-8 are escaped. NULL becomes null. A new reference, NULL when out of memory. */
+json_t *json_from_text(const char *text);
+/* Local time for people ("2026-03-01 14:05:09"), UTC by RFC 3339 for programs. text holds at least 32 bytes. */
+char *time_local(int64_t since_1970_ms, char text[static 32]);
+char *time_rfc3339(int64_t since_1970_ms, char text[static 32]);
+/* The first eight characters of a GUID: enough to choose by, and to see. text holds 9 bytes. */
+char *guid_short(const char *guid, char text[static 9]);
+/* The escape sequence's name for a state ("green", ...); NULL where there is no colour. For scols and lines. */
+const char *state_color(const char *state);
+
+struct output_column {
+    const char *name;
+    int flags; /* SCOLS_FL_... */
+};
+/* A table that cuts nothing off and escapes what it is given by table_set(). NULL when out of memory;
+ * free by scols_unref_table(). */
+struct libscols_table *table_new(const struct output_column *columns, size_t count);
+bool table_set(struct libscols_line *line, size_t column, const char *text);
+int table_print(struct libscols_table *table);
+
+enum answer { ANSWER_NO, ANSWER_YES, ANSWER_CANCEL };
+/* Is there somebody to ask: are standard input and standard error terminals? */
+bool can_ask(void);
+/* Asks on standard error, e.g. "Go on? [y/N] ", and reads one line. An empty line is *no*; `c` is *cancel*
+ * where with_cancel; at the end of the input the answer is the one that does nothing. */
+enum answer ask(bool with_cancel, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,56 @@
+#include "cli_call.h"
+#include "cli_commands.h"
+#include "cli_output.h"
+#include "cli_text.h"
+
+struct args {
+    bool subtree, dry_run, yes, json;
+};
+
+static const struct cli_option OPTIONS[] = {
+    {"subtree", CLI_FLAG, offsetof(struct args, subtree), NULL, "also all snapshots that descend from it"},
+    CLI_DRY_RUN(struct args),
+    CLI_YES(struct args),
+    CLI_JSON(struct args),
+};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, 2};
+
+static void print_strings(const char *before, const json_t *strings)
+{
+    size_t i;
+    json_t *string;
+
+    json_array_foreach(strings, i, string) {
+        fputs(before, stdout);
+        text_print(stdout, json_string_value(string), TEXT_ONE_LINE);
+        putchar('\n');
+    }
+}
+
+static void print_deleted(const char *vm_name, const json_t *value)
+{
+    (void)vm_name;
+    print_strings("deleted ", json_object_get(value, "deleted"));
+    print_strings("still needed, kept: ", json_object_get(value, "kept_layers"));
+}
+
+int cmd_delete(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    json_auto_t *arguments = json_object();
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    if (args.subtree && !args.yes && !args.dry_run && can_ask() &&
+        ask(/* with_cancel= */ false, "Delete '%s' and all snapshots below it? [y/N] ", operands.items[1]) !=
+            ANSWER_YES)
+        return err_exit_status(ERR_CANCELLED);
+    if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
+        !argument_flag(arguments, "subtree", args.subtree, &err) ||
+        !argument_flag(arguments, "dry_run", args.dry_run, &err))
+        return cli_fail(operands.items[0], &err);
+    return call_and_print(operands.items[0], "delete", TAKE(arguments), args.json, print_deleted);
+}

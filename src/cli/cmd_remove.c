@@ -1,0 +1,25 @@
+#include "cli_call.h"
+#include "cli_commands.h"
+#include "cli_output.h"
+
+struct args {
+    bool yes, json;
+};
+
+static const struct cli_option OPTIONS[] = {CLI_YES(struct args), CLI_JSON(struct args)};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+
+int cmd_remove(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    if (!args.yes && can_ask() &&
+        ask(/* with_cancel= */ false, "Remove %s with all its snapshots, for ever? [y/N] ", operands.items[0]) !=
+            ANSWER_YES)
+        return err_exit_status(ERR_CANCELLED);
+    return call_and_print(operands.items[0], "remove", NULL, args.json, NULL);
+}

@@ -1,0 +1,25 @@
+#include "cli_call.h"
+#include "cli_commands.h"
+
+struct args {
+    bool json;
+};
+
+static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 3, 3};
+
+int cmd_rename_snapshot(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    json_auto_t *arguments = json_object();
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
+        !argument_text(arguments, "name", operands.items[2], &err))
+        return cli_fail(operands.items[0], &err);
+    return call_and_print(operands.items[0], "rename-snapshot", TAKE(arguments), args.json, NULL);
+}

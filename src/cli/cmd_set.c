@@ -1,0 +1,67 @@
+#include "cli_call.h"
+#include "cli_commands.h"
+#include "cli_output.h"
+#include "cli_text.h"
+
+#include <string.h>
+
+struct args {
+    bool json;
+};
+
+static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, -1};
+
+static bool is_path(const char *key)
+{
+    return strcmp(key, "kernel") == 0 || strcmp(key, "initrd") == 0 || strcmp(key, "cdrom") == 0;
+}
+
+/* KEY=VALUE into settings. What keys and values there are is the VM's business; that a path is meant from here is ours. An
+ * empty value takes the setting away. */
+static bool setting_add(json_t *settings, const char *text, struct err *err)
+{
+    const char *equals = strchr(text, '=');
+
+    if (!equals || equals == text)
+        return err_set(err, ERR_USAGE, "'%s' is not KEY=VALUE", text);
+    AUTO_FREE char *key = strndup(text, (size_t)(equals - text));
+    if (!key)
+        return err_oom(err);
+    if (json_object_get(settings, key))
+        return err_set(err, ERR_USAGE, "'%s' is given twice", key);
+    if (is_path(key) && equals[1] != '\0')
+        return argument_path(settings, key, equals + 1, err);
+    return argument_text(settings, key, equals + 1, err);
+}
+
+static void print_changed(const char *vm_name, const json_t *value)
+{
+    size_t i;
+    json_t *key;
+
+    text_print(stdout, vm_name, TEXT_ONE_LINE);
+    fputs(json_array_size(json_object_get(value, "changed")) > 0 ? ": changed:" : ": nothing changed", stdout);
+    json_array_foreach(json_object_get(value, "changed"), i, key) {
+        putchar(' ');
+        text_print(stdout, json_string_value(key), TEXT_ONE_LINE);
+    }
+    putchar('\n');
+}
+
+int cmd_set(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    json_auto_t *settings = json_object();
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    for (int i = 1; i < operands.count; i++)
+        if (!setting_add(settings, operands.items[i], &err))
+            return err.code == ERR_USAGE ? cli_usage_error("%s", err.text) : cli_fail(operands.items[0], &err);
+    json_t *arguments = json_pack("{s:O}", "settings", settings);
+    return call_and_print(operands.items[0], "set", arguments, args.json, print_changed);
+}

@@ -1,0 +1,27 @@
+#include "cli_call.h"
+#include "cli_commands.h"
+
+struct args {
+    bool paused, json;
+};
+
+static const struct cli_option OPTIONS[] = {
+    {"paused", CLI_FLAG, offsetof(struct args, paused), NULL, "let it stand still before its first instruction"},
+    CLI_JSON(struct args),
+};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+
+int cmd_start(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    json_auto_t *arguments = json_object();
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    if (!argument_flag(arguments, "paused", args.paused, &err))
+        return cli_fail(operands.items[0], &err);
+    return call_and_print(operands.items[0], "start", TAKE(arguments), args.json, print_state);
+}
