@@ -113,6 +113,7 @@ bool config_set_string(char **field, const char *text, struct err *err) MUST_CHE
 /* Copies, to its place in the order; pointers to other disks become invalid. */
 bool config_add_disk(struct config *config, const struct config_disk *disk, struct err *err) MUST_CHECK;
 bool config_add_nic(struct config *config, const struct config_nic *nic, struct err *err) MUST_CHECK; /* copies */
+void config_remove_nics(struct config *config);
 bool config_add_listed(struct config *config, const struct config_listed *listed, struct err *err) MUST_CHECK;
 /* Forgets saved memory: saved, memory, qemu_version, accel_used. */
 void config_clear_saved(struct config *config);

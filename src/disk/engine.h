@@ -20,6 +20,9 @@ bool engine_start(struct disk *disk, const struct engine_options *options, struc
  * thread, closes the disk in order, frees all in any case. */
 bool engine_stop(struct engine *engine, struct err *err) MUST_CHECK;
 
+/* The same without writing anything more: the disk's writable layer will never be read again. Frees all. */
+void engine_abandon(struct engine *engine);
+
 /* disk_next_top_open() there; one prepared top at a time, another call replaces it. NULL path: give it up. */
 bool engine_prepare_top(struct engine *engine, const char *path, struct err *err) MUST_CHECK;
 /* At one instant between requests the prepared top takes the writes. Requests that come meanwhile wait. Cannot

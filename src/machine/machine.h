@@ -24,6 +24,9 @@ bool qemu_default_machine(const struct qemu *qemu, unsigned generation, char **r
 /* ERR_UNSUPPORTED if this QEMU does not offer the settings' machine type (asked from `-machine help`, cached likewise). */
 bool qemu_check_machine(const struct qemu *qemu, const char *machine, struct err *err) MUST_CHECK;
 
+/* The file with the empty UEFI variables that belong to the firmware of generation 2; a static string. */
+const char *machine_nvram_template(void);
+
 /* --- a process --- */
 struct machine_launch {
     const struct qemu *qemu;

@@ -55,6 +55,9 @@ const char *store_dir(const struct store *store);
 bool store_alive_lock(struct store *store, int *ret_fd, struct err *err) MUST_CHECK;
 void store_alive_unlock(struct store *store); /* our copy alone */
 
+/* Reads the tree again: after a plan without a commit (the text of a snapshot). */
+bool store_reload(struct store *store, struct err *err) MUST_CHECK;
+
 /* Steps that need a machine. A plan of an Off VM has none; then NULL will do. */
 struct store_machine {
     /* Does it, or fails; on failure before the last commit the plan ends and `abort` is called. May change step->config
