@@ -77,7 +77,8 @@ static int command_run(const struct cli_command *command, int argc, char **argv)
 {
     size_t length = strlen(running.verb);
 
-    snprintf(running.verb + length, sizeof running.verb - length, "%s%s", length > 0 ? " " : "", command->name);
+    snprintf(running.verb + length, sizeof running.verb - length, "%s%s", length > 0 ? " " : "",
+             command->name);
     running.command = command;
     return command->action(argc, argv);
 }

@@ -1,8 +1,9 @@
 /* The command line's frame: tables of commands, their dispatch and help, and how a command fails.
  *
- * A command is one file, cmd_<verb>.c, with one function that takes its own argc and argv (argv[0] is the verb) and
- * returns the exit status: 0, 2 for a wrong command line, else err_exit_status(). It parses with cli_options.h, which
- * also answers --help, and prints with cli_output.h. One command runs in a process; nothing here is thread-safe. */
+ * A command is one file, cmd_<verb>.c, with one function that takes its own argc and argv (argv[0] is the
+ * verb) and returns the exit status: 0, 2 for a wrong command line, else err_exit_status(). It parses with
+ * cli_options.h, which also answers --help, and prints with cli_output.h. One command runs in a process;
+ * nothing here is thread-safe. */
 #pragma once
 
 #include "err.h"
@@ -32,8 +33,8 @@ int cli_dispatch(const struct cli_table *table, int argc, char **argv);
 const char *cli_verb(void);
 const struct cli_command *cli_command(void);
 
-/* Prints `bough: VERB: WHICH: why` on standard error and returns the exit status. which (a VM or file) may be NULL, and
- * is left out where the text begins with it. */
+/* Prints `bough: VERB: WHICH: why` on standard error and returns the exit status. which (a VM or file) may be
+ * NULL, and is left out where the text begins with it. */
 int cli_fail(const char *which, const struct err *err);
 /* Prints `bough: VERB: why` and where help is; returns the exit status of ERR_USAGE. */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -10,8 +10,10 @@ enum answer back_ask(const char *vm_name, bool with_snapshot)
         return ANSWER_NO;
     if (with_snapshot)
         return ask(/* with_cancel= */ true,
-                   "The present state of %s will be lost. Take a snapshot of it first? [y/N/cancel] ", vm_name);
-    return ask(/* with_cancel= */ false, "The present state of %s will be lost. Go on? [y/N] ", vm_name) == ANSWER_YES
+                   "The present state of %s will be lost. Take a snapshot of it first? [y/N/cancel] ",
+                   vm_name);
+    return ask(/* with_cancel= */ false, "The present state of %s will be lost. Go on? [y/N] ", vm_name) ==
+                   ANSWER_YES
                ? ANSWER_NO
                : ANSWER_CANCEL;
 }

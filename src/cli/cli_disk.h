@@ -1,7 +1,8 @@
 /* The group `bough disk`: commands on plain image files, with no VM needed.
  *
- * To add one: write `int cmd_disk_VERB(int argc, char **argv)` in a file of its own (argv[0] is the verb; parse with
- * cli_options.h, fail with cli_fail()), declare it here, and add its row to cmd_disk_table.c and its file to meson.build. */
+ * To add one: write `int cmd_disk_VERB(int argc, char **argv)` in a file of its own (argv[0] is the verb;
+ * parse with cli_options.h, fail with cli_fail()), declare it here, and add its row to cmd_disk_table.c and
+ * its file to meson.build. */
 #pragma once
 
 #include "cli.h"

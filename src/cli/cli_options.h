@@ -25,7 +25,7 @@ struct cli_list {
 struct cli_option {
     const char *name; /* without the dashes */
     enum cli_option_kind kind;
-    size_t offset;    /* of the value in the command's own struct */
+    size_t offset;     /* of the value in the command's own struct */
     const char *value; /* what the help calls the value; NULL for CLI_FLAG */
     const char *help;
 };
@@ -37,16 +37,25 @@ struct cli_syntax {
 };
 
 /* The rows that many commands have; type is the command's struct with bool members of these names. */
-#define CLI_JSON(type)    {"json", CLI_FLAG, offsetof(type, json), NULL, "print JSON, for programs"}
-#define CLI_YES(type)     {"yes", CLI_FLAG, offsetof(type, yes), NULL, "ask nothing"}
-#define CLI_DRY_RUN(type) {"dry-run", CLI_FLAG, offsetof(type, dry_run), NULL, "print what would be done, and do nothing"}
+#define CLI_JSON(type)                                                                                       \
+    {                                                                                                        \
+        "json", CLI_FLAG, offsetof(type, json), NULL, "print JSON, for programs"                             \
+    }
+#define CLI_YES(type)                                                                                        \
+    {                                                                                                        \
+        "yes", CLI_FLAG, offsetof(type, yes), NULL, "ask nothing"                                            \
+    }
+#define CLI_DRY_RUN(type)                                                                                    \
+    {                                                                                                        \
+        "dry-run", CLI_FLAG, offsetof(type, dry_run), NULL, "print what would be done, and do nothing"       \
+    }
 
 struct cli_operands {
     char **items; /* inside argv */
     int count;
 };
 
-/* Fills values (the command's struct, which holds the defaults) and the operands. False: there is nothing left to
- * do, since help was asked for or the command line is wrong; *ret_status is the exit status then. */
+/* Fills values (the command's struct, which holds the defaults) and the operands. False: there is nothing
+ * left to do, since help was asked for or the command line is wrong; *ret_status is the exit status then. */
 bool cli_parse(const struct cli_syntax *syntax, int argc, char **argv, void *values,
                struct cli_operands *ret_operands, int *ret_status) MUST_CHECK;

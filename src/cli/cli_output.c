@@ -27,8 +27,8 @@ void output_setup(void)
     if (output.ascii)
         setlocale(LC_CTYPE, "C.UTF-8");
     setlocale(LC_NUMERIC, "C");
-    output.colored = isatty(STDOUT_FILENO) && !(no_color && *no_color != '\0') && term &&
-                     strcmp(term, "dumb") != 0;
+    output.colored =
+        isatty(STDOUT_FILENO) && !(no_color && *no_color != '\0') && term && strcmp(term, "dumb") != 0;
 }
 
 bool output_is_colored(void)
@@ -57,7 +57,7 @@ int output_plan(const json_t *plan)
 
     text_print(stdout, json_text(plan, "summary"), TEXT_ONE_LINE);
     putchar('\n');
-    json_array_foreach(json_object_get(plan, "steps"), i, step) {
+    json_array_foreach (json_object_get(plan, "steps"), i, step) {
         const char *path = json_text(step, "path");
         const char *from = json_text(step, "from");
         printf("%3zu. %s", i + 1, json_text(step, "step"));

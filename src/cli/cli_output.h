@@ -9,7 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Before anything else: the locale, and whether there may be colours (a terminal, no NO_COLOR, no TERM=dumb). */
+/* Before anything else: the locale, and whether there may be colours (a terminal, no NO_COLOR, no TERM=dumb).
+ */
 void output_setup(void);
 bool output_is_colored(void);
 
@@ -20,14 +21,17 @@ int output_plan(const json_t *plan);
 
 /* A string of the object, or "" where there is none. Borrowed. */
 const char *json_text(const json_t *object, const char *key);
-/* A string; bytes that are no UTF-8 are escaped. NULL becomes null. A new reference, NULL when out of memory. */
+/* A string; bytes that are no UTF-8 are escaped. NULL becomes null. A new reference, NULL when out of memory.
+ */
 json_t *json_from_text(const char *text);
-/* Local time for people ("2026-03-01 14:05:09"), UTC by RFC 3339 for programs. text holds at least 32 bytes. */
+/* Local time for people ("2026-03-01 14:05:09"), UTC by RFC 3339 for programs. text holds at least 32 bytes.
+ */
 char *time_local(int64_t since_1970_ms, char text[static 32]);
 char *time_rfc3339(int64_t since_1970_ms, char text[static 32]);
 /* The first eight characters of a GUID: enough to choose by, and to see. text holds 9 bytes. */
 char *guid_short(const char *guid, char text[static 9]);
-/* The escape sequence's name for a state ("green", ...); NULL where there is no colour. For scols and lines. */
+/* The escape sequence's name for a state ("green", ...); NULL where there is no colour. For scols and lines.
+ */
 const char *state_color(const char *state);
 
 struct output_column {

@@ -18,7 +18,8 @@ static void on_interrupt(int signal_number)
         (void)!write(STDERR_FILENO, TEXT, sizeof TEXT - 1);
         return;
     }
-    /* Die of it, so that a shell's loop around us ends too. What this process did itself is whole without any undo. */
+    /* Die of it, so that a shell's loop around us ends too. What this process did itself is whole without any
+     * undo. */
     signal(signal_number, SIG_DFL);
     raise(signal_number);
 }

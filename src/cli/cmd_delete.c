@@ -20,7 +20,7 @@ static void print_strings(const char *before, const json_t *strings)
     size_t i;
     json_t *string;
 
-    json_array_foreach(strings, i, string) {
+    json_array_foreach (strings, i, string) {
         fputs(before, stdout);
         text_print(stdout, json_string_value(string), TEXT_ONE_LINE);
         putchar('\n');

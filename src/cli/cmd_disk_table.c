@@ -2,8 +2,7 @@
 #include "cli_disk.h"
 
 /* {name, action, usage, summary}; the order is that of the help. */
-static const struct cli_command COMMANDS[] = {
-};
+static const struct cli_command COMMANDS[] = {};
 
 int cmd_disk(int argc, char **argv)
 {

@@ -18,8 +18,8 @@ int cmd_remove(int argc, char **argv)
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
     if (!args.yes && can_ask() &&
-        ask(/* with_cancel= */ false, "Remove %s with all its snapshots, for ever? [y/N] ", operands.items[0]) !=
-            ANSWER_YES)
+        ask(/* with_cancel= */ false, "Remove %s with all its snapshots, for ever? [y/N] ",
+            operands.items[0]) != ANSWER_YES)
         return err_exit_status(ERR_CANCELLED);
     return call_and_print(operands.items[0], "remove", NULL, args.json, NULL);
 }

@@ -24,7 +24,8 @@ int cmd_revert(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!args.yes && !args.dry_run && back_ask(operands.items[0], /* with_snapshot= */ false) == ANSWER_CANCEL)
+    if (!args.yes && !args.dry_run &&
+        back_ask(operands.items[0], /* with_snapshot= */ false) == ANSWER_CANCEL)
         return err_exit_status(ERR_CANCELLED);
     if (!argument_flag(arguments, "no_start", args.no_start, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))

@@ -17,8 +17,8 @@ static bool is_path(const char *key)
     return strcmp(key, "kernel") == 0 || strcmp(key, "initrd") == 0 || strcmp(key, "cdrom") == 0;
 }
 
-/* KEY=VALUE into settings. What keys and values there are is the VM's business; that a path is meant from here is ours. An
- * empty value takes the setting away. */
+/* KEY=VALUE into settings. What keys and values there are is the VM's business; that a path is meant from
+ * here is ours. An empty value takes the setting away. */
 static bool setting_add(json_t *settings, const char *text, struct err *err)
 {
     const char *equals = strchr(text, '=');
@@ -41,8 +41,9 @@ static void print_changed(const char *vm_name, const json_t *value)
     json_t *key;
 
     text_print(stdout, vm_name, TEXT_ONE_LINE);
-    fputs(json_array_size(json_object_get(value, "changed")) > 0 ? ": changed:" : ": nothing changed", stdout);
-    json_array_foreach(json_object_get(value, "changed"), i, key) {
+    fputs(json_array_size(json_object_get(value, "changed")) > 0 ? ": changed:" : ": nothing changed",
+          stdout);
+    json_array_foreach (json_object_get(value, "changed"), i, key) {
         putchar(' ');
         text_print(stdout, json_string_value(key), TEXT_ONE_LINE);
     }
@@ -61,7 +62,8 @@ int cmd_set(int argc, char **argv)
         return status;
     for (int i = 1; i < operands.count; i++)
         if (!setting_add(settings, operands.items[i], &err))
-            return err.code == ERR_USAGE ? cli_usage_error("%s", err.text) : cli_fail(operands.items[0], &err);
+            return err.code == ERR_USAGE ? cli_usage_error("%s", err.text)
+                                         : cli_fail(operands.items[0], &err);
     json_t *arguments = json_pack("{s:O}", "settings", settings);
     return call_and_print(operands.items[0], "set", arguments, args.json, print_changed);
 }

@@ -18,7 +18,8 @@ static const struct cli_option OPTIONS[] = {
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-/* The GUID alone goes to standard output, for `s=$(bough snapshot web)`; the rest is news for somebody who watches. */
+/* The GUID alone goes to standard output, for `s=$(bough snapshot web)`; the rest is news for somebody who
+ * watches. */
 static void print_snapshot(const char *vm_name, const json_t *value)
 {
     json_int_t pause_us = json_integer_value(json_object_get(value, "pause_us"));
@@ -47,7 +48,8 @@ int cmd_snapshot(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!argument_text(arguments, "name", args.name, &err) || !argument_text(arguments, "notes", args.notes, &err) ||
+    if (!argument_text(arguments, "name", args.name, &err) ||
+        !argument_text(arguments, "notes", args.notes, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
     return call_and_print(operands.items[0], "snapshot", TAKE(arguments), args.json, print_snapshot);

@@ -6,7 +6,8 @@ struct args {
 };
 
 static const struct cli_option OPTIONS[] = {
-    {"paused", CLI_FLAG, offsetof(struct args, paused), NULL, "let it stand still before its first instruction"},
+    {"paused", CLI_FLAG, offsetof(struct args, paused), NULL,
+     "let it stand still before its first instruction"},
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};

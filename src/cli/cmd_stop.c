@@ -10,7 +10,8 @@ struct args {
 
 static const struct cli_option OPTIONS[] = {
     {"force", CLI_FLAG, offsetof(struct args, force), NULL, "cut the power"},
-    {"timeout", CLI_NUMBER, offsetof(struct args, timeout_s), "SECONDS", "how long to wait for the guest; default: 60"},
+    {"timeout", CLI_NUMBER, offsetof(struct args, timeout_s), "SECONDS",
+     "how long to wait for the guest; default: 60"},
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
