@@ -108,7 +108,7 @@ static int wrong_option(int answer, char **argv)
 static bool operands_check(const struct cli_syntax *syntax, int count, char **operands, int *ret_status)
 {
     if (count < syntax->operands_min) {
-        *ret_status = cli_usage_error("something is missing");
+        *ret_status = cli_usage_error("too few arguments");
         return false;
     }
     if (syntax->operands_max >= 0 && count > syntax->operands_max) {

@@ -1,0 +1,162 @@
+#include "bytes.h"
+#include "cli_commands.h"
+#include "cli_options.h"
+#include "cli_output.h"
+#include "cli_view.h"
+
+#include <stdlib.h>
+
+struct args {
+    bool json;
+};
+
+static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+
+AUTO_DEFINE(auto_table_unref, struct libscols_table, scols_unref_table)
+
+enum { COLUMN_NAME, COLUMN_CREATED, COLUMN_STATE, COLUMN_DISKS, COLUMN_MEMORY, COLUMN_ID };
+
+/* --- for programs --- */
+
+static json_t *snapshot_disks(const struct config *snapshot)
+{
+    json_t *disks = json_array();
+
+    for (size_t i = 0; i < snapshot->disk_count; i++) {
+        const struct config_disk *disk = &snapshot->disks[i];
+        if (!disk->is_cdrom)
+            json_array_append_new(disks, json_pack("{s:o, s:I}", "path", json_from_text(disk->path), "bytes",
+                                                   (json_int_t)view_allocated_bytes(disk->path)));
+    }
+    return disks;
+}
+
+static json_t *snapshot_json(const struct tree *tree, const struct config *snapshot)
+{
+    char created[32];
+
+    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:s, s:o, s:I}", "guid", snapshot->snapshot.text, "name",
+                     json_from_text(snapshot->name), "created", time_rfc3339(snapshot->created_ms, created),
+                     "parent", view_guid(&snapshot->parent), "notes", json_from_text(snapshot->notes),
+                     "state_when_taken", config_state_name(snapshot->state_when_taken), "disks",
+                     snapshot_disks(snapshot), "memory_bytes", (json_int_t)view_memory_bytes(tree, snapshot));
+}
+
+static int tree_print_json(const struct tree *tree, const char *state)
+{
+    json_t *snapshots = json_array();
+    struct err err = ERR_INIT;
+
+    for (size_t i = 0; i < tree->snapshot_count; i++)
+        json_array_append_new(snapshots, snapshot_json(tree, tree->snapshots[i]));
+    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s}, s:{s:o, s:o}, s:o, s:[]}", "vm", "name",
+                                   json_from_text(tree->vm->name), "guid", tree->vm->guid.text, "state",
+                                   state, "now", "parent", view_guid(&tree->vm->parent), "disks",
+                                   view_disk_paths(tree->vm), "snapshots", snapshots, "merging");
+    if (value)
+        return output_json(value);
+    (void)err_oom(&err);
+    return cli_fail(tree->vm->name, &err);
+}
+
+/* --- for people --- */
+
+static bool size_set(struct libscols_line *line, size_t column, uint64_t bytes)
+{
+    char size[16];
+
+    return bytes == 0 || table_set(line, column, size_format(bytes, size));
+}
+
+static uint64_t disks_bytes(const struct config *config)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!config->disks[i].is_cdrom)
+            sum += view_allocated_bytes(config->disks[i].path);
+    return sum;
+}
+
+static struct libscols_line *snapshot_line(struct libscols_table *table, struct libscols_line *parent,
+                                           const struct tree *tree, const struct config *snapshot)
+{
+    struct libscols_line *line = scols_table_new_line(table, parent);
+    char created[32], id[9];
+
+    if (!line || !table_set(line, COLUMN_NAME, snapshot->name) ||
+        !table_set(line, COLUMN_CREATED, time_local(snapshot->created_ms, created)) ||
+        !table_set(line, COLUMN_STATE, config_state_name(snapshot->state_when_taken)) ||
+        !size_set(line, COLUMN_DISKS, disks_bytes(snapshot)) ||
+        !size_set(line, COLUMN_MEMORY, view_memory_bytes(tree, snapshot)) ||
+        !table_set(line, COLUMN_ID, guid_short(snapshot->snapshot.text, id)))
+        return NULL;
+    return line;
+}
+
+static bool now_line(struct libscols_table *table, struct libscols_line *parent, const struct tree *tree,
+                     const char *state)
+{
+    struct libscols_line *line = scols_table_new_line(table, parent);
+
+    if (!line || !table_set(line, COLUMN_NAME, "Now") || !table_set(line, COLUMN_STATE, state) ||
+        !size_set(line, COLUMN_DISKS, disks_bytes(tree->vm)))
+        return false;
+    return !output_is_colored() || scols_line_set_color(line, "\033[1m") == 0;
+}
+
+/* What descends from the snapshot `from` (unset: the roots), and Now behind it where it belongs. */
+static bool branch_add(struct libscols_table *table, struct libscols_line *parent, const struct tree *tree,
+                       const struct guid *from, const char *state)
+{
+    size_t count = tree_children(tree, from, NULL, 0);
+    AUTO_FREE const struct config **children = calloc(count + 1, sizeof *children);
+
+    if (!children)
+        return false;
+    tree_children(tree, from, children, count);
+    for (size_t i = 0; i < count; i++) {
+        struct libscols_line *line = snapshot_line(table, parent, tree, children[i]);
+        if (!line || !branch_add(table, line, tree, &children[i]->snapshot, state))
+            return false;
+    }
+    return !guid_equal(from, &tree->vm->parent) || now_line(table, parent, tree, state);
+}
+
+static int tree_print_table(const struct tree *tree, const char *state)
+{
+    static const struct output_column COLUMNS[] = {
+        [COLUMN_NAME] = {"NAME", SCOLS_FL_TREE},
+        [COLUMN_CREATED] = {"CREATED", 0},
+        [COLUMN_STATE] = {"STATE", 0},
+        [COLUMN_DISKS] = {"DISKS", SCOLS_FL_RIGHT},
+        [COLUMN_MEMORY] = {"MEMORY", SCOLS_FL_RIGHT},
+        [COLUMN_ID] = {"ID", 0},
+    };
+    AUTO(auto_table_unref) struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
+    struct libscols_line *root = table ? scols_table_new_line(table, NULL) : NULL;
+    const struct guid none = {""};
+    struct err err = ERR_INIT;
+
+    if (root && table_set(root, COLUMN_NAME, tree->vm->name) && branch_add(table, root, tree, &none, state))
+        return table_print(table);
+    (void)err_oom(&err);
+    return cli_fail(tree->vm->name, &err);
+}
+
+int cmd_tree(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    AUTO_TREE struct tree *tree = NULL;
+    AUTO_FREE char *state = NULL;
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    if (!view_tree(operands.items[0], &tree, &err) || !view_state(operands.items[0], &state, &err))
+        return cli_fail(operands.items[0], &err);
+    return args.json ? tree_print_json(tree, state) : tree_print_table(tree, state);
+}
