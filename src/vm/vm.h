@@ -26,3 +26,12 @@ bool vm_run(struct vm *vm, const char *operation, const json_t *arguments, const
             json_t **ret_value, struct err *err) MUST_CHECK;
 /* Is there a machine? When there is none any more, the worker ends. */
 bool vm_is_alive(const struct vm *vm);
+/* For poll(): readable when QEMU has ended, or has something to say. -1 when there is no machine. */
+int vm_machine_fd(const struct vm *vm);
+int vm_monitor_fd(const struct vm *vm);
+/* Takes QEMU's events, and its end: then the VM is Off and its disks are closed. */
+void vm_handle_events(struct vm *vm);
+
+/* Ends a machine whose worker is gone (`stop --force` of an unmanaged VM): the recorded process, by pid and start time. The VM
+ * is Off behind it, and recovered when it is opened next. ERR_STATE if no such process is on record. */
+bool vm_end_unmanaged(const char *vm_dir, struct err *err) MUST_CHECK;

@@ -1,0 +1,362 @@
+#include "guest.h"
+
+#include "auto.h"
+#include "buf.h"
+#include "log.h"
+#include "runtime.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void guest_free(struct guest *guest)
+{
+    config_free(guest->config);
+    for (size_t i = 0; i < guest->disk_count && guest->sockets; i++)
+        free(guest->sockets[i]);
+    free(guest->sockets);
+    free(guest->engines);
+    free(guest->process_dir);
+    free(guest->disks_dir);
+    free(guest);
+}
+
+/* Every engine is closed, also after a failure; the first one is told. */
+static bool engines_stop(struct guest *guest, bool in_order, struct err *err)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < guest->disk_count && guest->engines; i++) {
+        struct engine *engine = TAKE(guest->engines[i]);
+        struct err one = ERR_INIT;
+        if (!engine)
+            continue;
+        if (!in_order)
+            engine_abandon(engine);
+        else if (!engine_stop(engine, &one) && all) {
+            *err = one;
+            all = false;
+        }
+    }
+    return all;
+}
+
+static void guest_forget_dirs(const struct guest *guest)
+{
+    if (guest->process_dir)
+        runtime_remove(guest->process_dir);
+    if (guest->disks_dir)
+        runtime_remove(guest->disks_dir);
+}
+
+bool guest_end(struct guest *guest, bool in_order, struct err *err)
+{
+    if (!guest)
+        return true;
+    machine_kill(TAKE(guest->machine));
+    bool closed = engines_stop(guest, in_order, err);
+    guest_forget_dirs(guest);
+    guest_free(guest);
+    return closed;
+}
+
+void guest_release(struct guest *guest)
+{
+    struct err err;
+
+    machine_release(TAKE(guest->machine));
+    if (!engines_stop(guest, true, &err))
+        log_error("%s", err.text);
+    guest_free(guest);
+}
+
+static bool engine_start_for(const char *dir, const struct config_disk *disk, size_t index,
+                             struct engine **ret_engine, char **ret_socket, struct err *err)
+{
+    AUTO_FREE char *socket = string_printf("%s/disk%zu.sock", dir, index);
+    struct disk_options disk_options = {.io = &io_real, .writable = true};
+    struct engine_options options = {.socket_path = socket, .export_name = ""};
+    struct disk *opened;
+
+    if (!socket)
+        return err_oom(err);
+    if (!disk_open(disk->path, &disk_options, &opened, err))
+        return false;
+    if (!engine_start(opened, &options, ret_engine, err))
+        return false;
+    *ret_socket = TAKE(socket);
+    return true;
+}
+
+static bool engines_start(struct guest *guest, struct err *err)
+{
+    size_t count = guest->config->disk_count;
+
+    guest->engines = calloc(count + 1, sizeof *guest->engines);
+    guest->sockets = calloc(count + 1, sizeof *guest->sockets);
+    if (!guest->engines || !guest->sockets)
+        return err_oom(err);
+    guest->disk_count = count;
+    for (size_t i = 0; i < count; i++) {
+        const struct config_disk *disk = &guest->config->disks[i];
+        if (!disk->is_cdrom &&
+            !engine_start_for(guest->disks_dir, disk, i, &guest->engines[i], &guest->sockets[i], err))
+            return false;
+    }
+    return true;
+}
+
+/* Checks that .bin and .vsv are whole and belong to the settings, before anything is started on them: QEMU itself would create
+ * a missing memory file as zeros. */
+static bool memory_check(const struct guest_options *options, const struct config *config, struct err *err)
+{
+    AUTO_FREE char *vsv = string_printf("%s.vsv", options->state_path);
+    AUTO_FREE char *bin = string_printf("%s.bin", options->state_path);
+    struct vsv_info info;
+
+    if (!vsv || !bin)
+        return err_oom(err);
+    if (!ram_check(vsv, bin, &info, err))
+        return false;
+    if (info.memory_bytes != config->memory_bytes)
+        return err_set(err, ERR_MISMATCH, "%s: memory of %llu bytes, the settings say %llu", vsv,
+                       (unsigned long long)info.memory_bytes, (unsigned long long)config->memory_bytes);
+    if (strcmp(info.machine, config->machine) != 0)
+        return err_set(err, ERR_MISMATCH, "%s: state of a machine '%s', the settings say '%s'", vsv,
+                       info.machine, config->machine);
+    if (options->memory_id && guid_is_set(options->memory_id) && !guid_equal(&info.id, options->memory_id))
+        return err_set(err, ERR_MISMATCH, "%s: has the id %s, the settings name %s", vsv, info.id.text,
+                       options->memory_id->text);
+    return true;
+}
+
+static bool state_load(struct machine *machine, const char *state_path, struct err *err)
+{
+    AUTO_FREE char *vsv = string_printf("%s.vsv", state_path);
+    int ends[2];
+    struct ram_load *load;
+
+    if (!vsv)
+        return err_oom(err);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return err_sys(err, errno, "make a socket pair");
+    AUTO_FD int qemu_end = ends[1];
+    if (!ram_load_start(vsv, ends[0], &load, err))
+        return false;
+    if (!machine_load(machine, TAKE_FD(qemu_end), err)) {
+        ram_load_abandon(load);
+        return err_prefix(err, "load %s", vsv);
+    }
+    return ram_load_finish(load, err);
+}
+
+/* The process of a guest whose engines serve: started, memory loaded, recorded. */
+static bool process_start(const struct guest *guest, const struct guest_options *options, char **ret_dir,
+                          struct machine **ret_machine, struct err *err)
+{
+    AUTO_FREE char *dir = NULL;
+    AUTO_FREE char *bin = NULL;
+    struct qemu qemu;
+    struct machine *machine = NULL;
+
+    if (!qemu_find(&qemu, err) || !qemu_check_machine(&qemu, guest->config->machine, err))
+        return false;
+    if (options->state_path && !(bin = string_printf("%s.bin", options->state_path)))
+        return err_oom(err);
+    if (!runtime_process_dir(options->runtime_dir, &dir, err))
+        return false;
+    struct machine_launch launch = {
+        .qemu = &qemu,
+        .config = guest->config,
+        .accel = guest->accel,
+        .dir = dir,
+        .disk_sockets = (const char *const *)guest->sockets,
+        .memory_file = bin,
+        .incoming = options->state_path != NULL,
+        .alive_fd = options->alive_fd,
+        .hold_host_resources = options->hold_host_resources,
+        .nvram = options->nvram,
+    };
+    bool started = machine_start(&launch, &machine, err) &&
+                   runtime_record_process(dir, machine_pid(machine), machine_start_time(machine), err) &&
+                   (!options->state_path || state_load(machine, options->state_path, err));
+    if (!started) {
+        machine_kill(machine);
+        runtime_remove(dir);
+        return false;
+    }
+    *ret_dir = TAKE(dir);
+    *ret_machine = machine;
+    return true;
+}
+
+static bool guest_fill(struct guest *guest, const struct config *config, const struct guest_options *options,
+                       struct err *err)
+{
+    if (!(guest->config = config_copy(config)))
+        return err_oom(err);
+    if (!accel_resolve(config->accel, &guest->accel, err))
+        return false;
+    if (options->state_path && !memory_check(options, config, err))
+        return false;
+    return runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) && engines_start(guest, err) &&
+           process_start(guest, options, &guest->process_dir, &guest->machine, err);
+}
+
+bool guest_start(const struct config *config, const struct guest_options *options, struct guest **ret_guest,
+                 struct err *err)
+{
+    struct guest *guest = calloc(1, sizeof *guest);
+    struct err ignored;
+
+    if (!guest)
+        return err_oom(err);
+    if (!guest_fill(guest, config, options, err)) {
+        guest_end(guest, true, &ignored);
+        return false;
+    }
+    *ret_guest = guest;
+    return true;
+}
+
+bool guest_reload(struct guest *guest, const struct guest_options *options, struct err *err)
+{
+    char *process_dir;
+    struct machine *machine;
+
+    if (!memory_check(options, guest->config, err) ||
+        !process_start(guest, options, &process_dir, &machine, err))
+        return false;
+    machine_kill(guest->machine);
+    runtime_remove(guest->process_dir);
+    free(guest->process_dir);
+    guest->machine = machine;
+    guest->process_dir = process_dir;
+    return true;
+}
+
+static void tops_give_up(struct guest *guest)
+{
+    struct err ignored;
+
+    for (size_t i = 0; i < guest->disk_count; i++)
+        if (guest->engines[i])
+            (void)!engine_prepare_top(guest->engines[i], /* path= */ NULL, &ignored);
+}
+
+bool guest_prepare_tops(struct guest *guest, const struct config *config, struct err *err)
+{
+    if (config->disk_count != guest->disk_count)
+        return err_set(err, ERR_INTERNAL, "the guest has %zu disks, its next tops are %zu", guest->disk_count,
+                       config->disk_count);
+    for (size_t i = 0; i < guest->disk_count; i++) {
+        if (guest->engines[i] && !engine_prepare_top(guest->engines[i], config->disks[i].path, err)) {
+            tops_give_up(guest);
+            return false;
+        }
+    }
+    guest->tops_prepared = true;
+    return true;
+}
+
+void guest_switch_tops(struct guest *guest)
+{
+    if (!guest->tops_prepared)
+        return;
+    for (size_t i = 0; i < guest->disk_count; i++)
+        if (guest->engines[i])
+            engine_switch_top(guest->engines[i]);
+    guest->tops_prepared = false;
+}
+
+bool guest_flush(struct guest *guest, struct err *err)
+{
+    for (size_t i = 0; i < guest->disk_count; i++)
+        if (guest->engines[i] && !engine_flush(guest->engines[i], err))
+            return false;
+    return true;
+}
+
+struct save_context {
+    struct guest *guest;
+    struct ram_save *ram;
+};
+
+static void save_at_instant(void *context)
+{
+    guest_switch_tops(((struct save_context *)context)->guest);
+}
+
+static bool save_failed(void *context, struct err *err)
+{
+    return ram_save_failed(((struct save_context *)context)->ram, err);
+}
+
+static bool ram_save_open(const struct guest *guest, const struct guest_save *save, struct ram_save **ret_ram,
+                          int *ret_qemu_end, struct err *err)
+{
+    AUTO_FREE char *bin = string_printf("%s.bin", save->state_path);
+    AUTO_FREE char *vsv = string_printf("%s.vsv", save->state_path);
+    int ends[2];
+
+    if (!bin || !vsv)
+        return err_oom(err);
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return err_sys(err, errno, "make a pipe");
+    AUTO_FD int qemu_end = ends[1];
+    struct ram_save_options options = {
+        .stream_fd = ends[0],
+        .bin_path = bin,
+        .vsv_path = vsv,
+        .info = {.id = save->memory_id, .memory_bytes = guest->config->memory_bytes},
+        .progress = save->progress,
+    };
+    snprintf(options.info.qemu_version, sizeof options.info.qemu_version, "%s",
+             qmp_version(machine_qmp(guest->machine)));
+    if (!ram_save_start(&options, ret_ram, err))
+        return false;
+    *ret_qemu_end = TAKE_FD(qemu_end);
+    return true;
+}
+
+bool guest_save(struct guest *guest, const struct guest_save *save, struct guest_saved *ret_saved,
+                struct err *err)
+{
+    struct save_context context = {.guest = guest};
+    struct guest_saved saved;
+    int qemu_end;
+
+    if (!ram_save_open(guest, save, &context.ram, &qemu_end, err))
+        return false;
+    struct machine_save machine_options = {
+        .stream_fd = qemu_end,
+        .at_instant = save_at_instant,
+        .failed = save_failed,
+        .context = &context,
+        .progress = save->progress,
+        .stay_stopped = save->stay_stopped,
+    };
+    if (!machine_save(guest->machine, &machine_options, &saved.machine, err)) {
+        struct err reason;
+        if (err->code != ERR_CANCELLED && ram_save_failed(context.ram, &reason))
+            *err = reason;
+        ram_save_abandon(context.ram);
+        return false;
+    }
+    if (!ram_save_finish(context.ram, &saved.ram, err))
+        return false;
+    *ret_saved = saved;
+    return true;
+}
+
+bool guest_runs(struct guest *guest, char run_state[static 32], bool *ret_runs, struct err *err)
+{
+    if (!machine_run_state(guest->machine, run_state, err))
+        return false;
+    *ret_runs = strcmp(run_state, "running") == 0;
+    return true;
+}

@@ -1,0 +1,67 @@
+/* A guest: one QEMU process with the engines of its disks. A VM that runs has one, the present; during an apply there is a
+ * second, the target. */
+#pragma once
+
+#include "config.h"
+#include "engine.h"
+#include "machine.h"
+#include "progress.h"
+#include "ram.h"
+
+struct guest {
+    struct config *config;    /* owned: what this process was started from; disk paths follow the tops */
+    enum config_accel accel;  /* the one it runs under */
+    struct machine *machine;
+    char *process_dir;        /* QEMU's own directory in the runtime directory */
+    char *disks_dir;          /* the directory there with the disks' sockets, which outlive a reload */
+    struct engine **engines;  /* one for each of config's disks; NULL for optical drives */
+    char **sockets;           /* likewise */
+    size_t disk_count;        /* of engines and sockets */
+    bool tops_prepared;       /* engine_prepare_top() done, engine_switch_top() not yet */
+};
+
+struct guest_options {
+    const char *runtime_dir;
+    const char *state_path;   /* memory from <state_path>.bin and .vsv; NULL: a cold start */
+    const char *nvram;        /* UEFI variables; NULL for generation 1 */
+    const struct guid *memory_id; /* the id that .vsv must carry; NULL: any */
+    int alive_fd;
+    bool hold_host_resources;
+};
+
+/* Starts it, standing still (-S), memory loaded. config is copied. Host checks come first: accelerator, QEMU, machine type,
+ * memory files. On failure nothing of it is left. */
+bool guest_start(const struct config *config, const struct guest_options *options, struct guest **ret_guest,
+                 struct err *err) MUST_CHECK;
+/* Replaces the process by one that has loaded the memory from state_path, on the same engines: for a guest that stands still and whose
+ * process is used up by a completed save. On failure the old process stays. */
+bool guest_reload(struct guest *guest, const struct guest_options *options, struct err *err) MUST_CHECK;
+/* The process is killed if it lives. in_order: disks are flushed and closed (*err tells a failure of that); otherwise they are
+ * dropped as they are, because nobody will read them again. Frees in any case; accepts NULL. */
+bool guest_end(struct guest *guest, bool in_order, struct err *err);
+/* The handle alone; QEMU goes on without disks until a manager serves them again. Engines are closed in order. */
+void guest_release(struct guest *guest);
+
+/* Each engine opens the disk image that config names as its next top. All or none. */
+bool guest_prepare_tops(struct guest *guest, const struct config *config, struct err *err) MUST_CHECK;
+/* At once, in memory; nothing happens if no tops are prepared. */
+void guest_switch_tops(struct guest *guest);
+bool guest_flush(struct guest *guest, struct err *err) MUST_CHECK;
+
+struct guest_save {
+    const char *state_path;  /* <state_path>.bin and .vsv, which must not exist */
+    struct guid memory_id;
+    bool stay_stopped;
+    const struct progress *progress;
+};
+struct guest_saved {
+    struct machine_save_result machine;
+    struct ram_save_result ram;
+};
+/* Memory and device state to files, durable; prepared tops are switched at the instant. On failure the files are gone and the run
+ * state is as it was. */
+bool guest_save(struct guest *guest, const struct guest_save *save, struct guest_saved *ret_saved,
+                struct err *err) MUST_CHECK;
+
+/* MACHINE-like state for people: true if its processors run. run_state gets QEMU's word for it. */
+bool guest_runs(struct guest *guest, char run_state[static 32], bool *ret_runs, struct err *err) MUST_CHECK;

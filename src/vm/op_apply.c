@@ -1,0 +1,144 @@
+/* apply and revert: going back to a snapshot. */
+#include "vm_priv.h"
+
+#include "args.h"
+#include "auto.h"
+#include "buf.h"
+
+#include <string.h>
+
+struct apply_request {
+    const struct config *snapshot;
+    bool snapshot_first, no_start, disks_only, verify, dry_run;
+};
+
+static bool flags_read(const json_t *args, struct apply_request *request, struct err *err)
+{
+    return args_bool(args, "snapshot_first", &request->snapshot_first, err) &&
+           args_bool(args, "no_start", &request->no_start, err) &&
+           args_bool(args, "disks_only", &request->disks_only, err) &&
+           args_bool(args, "verify", &request->verify, err) && args_bool(args, "dry_run", &request->dry_run, err);
+}
+
+/* What must hold on this host before anything of the present is touched. */
+static bool memory_usable(const struct vm *vm, const struct apply_request *request,
+                          const struct progress *progress, struct err *err)
+{
+    const struct config *snapshot = request->snapshot;
+    AUTO_FREE char *state_path = vm_snapshot_state_path(vm, snapshot);
+    AUTO_FREE char *vsv = state_path ? string_printf("%s.vsv", state_path) : NULL;
+    AUTO_FREE char *bin = state_path ? string_printf("%s.bin", state_path) : NULL;
+    struct vsv_info info;
+    enum config_accel accel;
+
+    if (!vsv || !bin)
+        return err_oom(err);
+    if (!accel_resolve(snapshot->accel, &accel, err))
+        return false;
+    if (accel != snapshot->accel_used)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "the snapshot was taken under %s, this host runs it under %s; --disks-only goes back "
+                       "without its memory", config_accel_name(snapshot->accel_used), config_accel_name(accel));
+    if (!ram_check(vsv, bin, &info, err))
+        return false;
+    if (!guid_equal(&info.id, &snapshot->memory))
+        return err_set(err, ERR_MISMATCH, "%s: has the id %s, the snapshot names %s", vsv, info.id.text,
+                       snapshot->memory.text);
+    return !request->verify || ram_verify(vsv, bin, progress, err);
+}
+
+/* The snapshot of the present; the tree is another one behind it, so the target is looked up again. */
+static bool take_first(struct vm *vm, struct apply_request *request, const struct progress *progress,
+                       json_t **ret_first, struct err *err)
+{
+    struct guid guid = request->snapshot->snapshot;
+
+    if (!op_snapshot(vm, /* args= */ NULL, progress, ret_first, err))
+        return err_prefix(err, "nothing was applied");
+    request->snapshot = tree_by_guid(store_tree(vm->store), &guid);
+    return request->snapshot || err_set(err, ERR_INTERNAL, "the snapshot %s is gone", guid.text);
+}
+
+static bool plan_make(struct vm *vm, const struct apply_request *request, struct plan **ret_plan,
+                      struct err *err)
+{
+    struct plan_source source = vm_plan_source();
+    struct plan_apply apply = {
+        .snapshot = request->snapshot->snapshot,
+        .no_start = request->no_start,
+        .disks_only = request->disks_only,
+    };
+    struct plan_layer *layers;
+    size_t layer_count;
+
+    if (!vm_machine_state(vm, &apply.machine, NULL, err) || !store_layers(vm->store, &layers, &layer_count, err))
+        return false;
+    apply.layers = layers;
+    apply.layer_count = layer_count;
+    bool planned = plan_apply(store_tree(vm->store), &source, &apply, ret_plan, err);
+    store_layers_free(layers, layer_count);
+    return planned;
+}
+
+static bool apply_answer(struct vm *vm, const struct guid *guid, int64_t start_us, int64_t ran_us, json_t *first,
+                         json_t **ret_value, struct err *err)
+{
+    enum plan_machine machine;
+
+    if (!vm_machine_state(vm, &machine, NULL, err))
+        return false;
+    return vm_answer(json_pack("{s:s, s:s, s:o, s:O?}", "state", vm_state_name(machine), "guid", guid->text,
+                               "running_us", ran_us ? json_integer(ran_us - start_us) : json_null(), "first", first),
+                     ret_value, err);
+}
+
+static bool apply(struct vm *vm, struct apply_request *request, const struct progress *progress,
+                  json_t **ret_value, struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    struct vm_plan_run run = {.progress = progress};
+    int64_t start_us = vm_now_us();
+    struct guid guid = request->snapshot->snapshot;
+    json_t *first = NULL;
+
+    bool memory = request->snapshot->state_when_taken != STATE_OFF && !request->disks_only;
+    if (memory && !memory_usable(vm, request, progress, err))
+        return false;
+    if (request->dry_run)
+        return plan_make(vm, request, &plan, err) && vm_answer_plan(plan, ret_value, err);
+    if (request->snapshot_first && !take_first(vm, request, progress, &first, err))
+        return false;
+    bool done = plan_make(vm, request, &plan, err) && vm_run_plan(vm, plan, &run, err) &&
+                apply_answer(vm, &guid, start_us, run.target_ran_us, first, ret_value, err);
+    json_decref(first);
+    return done;
+}
+
+bool op_apply(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+              struct err *err)
+{
+    struct apply_request request = {0};
+    const char *selector;
+
+    if (!args_required(args, "snapshot", &selector, err) || !flags_read(args, &request, err) ||
+        !tree_find(store_tree(vm->store), selector, &request.snapshot, err) ||
+        !apply(vm, &request, progress, ret_value, err))
+        return err_prefix(err, "apply: %s", vm_config(vm)->name);
+    return true;
+}
+
+bool op_revert(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+               struct err *err)
+{
+    struct apply_request request = {0};
+    const struct tree *tree = store_tree(vm->store);
+
+    if (!flags_read(args, &request, err))
+        return false;
+    request.snapshot = tree_by_guid(tree, &tree->vm->parent);
+    if (!request.snapshot)
+        return err_set(err, ERR_STATE, "revert: %s: the VM descends from no snapshot", tree->vm->name);
+    if (!apply(vm, &request, progress, ret_value, err))
+        return err_prefix(err, "revert: %s", vm_config(vm)->name);
+    return true;
+}

@@ -1,0 +1,182 @@
+/* start, stop, pause, resume, save. */
+#include "vm_priv.h"
+
+#include "args.h"
+#include "auto.h"
+#include "log.h"
+
+#include <poll.h>
+
+#define STOP_TIMEOUT_S 60
+
+/* The saved memory is used up by a start: the settings without it are committed before the guest goes on, because old memory must
+ * never meet newer disks. */
+static bool saved_state_drop(struct vm *vm, const char *what, struct err *err)
+{
+    AUTO_CONFIG struct config *config = config_copy(vm_config(vm));
+    AUTO_PLAN struct plan *plan = NULL;
+    struct vm_plan_run run = {0};
+
+    if (!config)
+        return err_oom(err);
+    config->saved = (struct guid){0};
+    config->memory = (struct guid){0};
+    config->accel_used = ACCEL_AUTO;
+    return plan_settings(store_tree(vm->store), config, what, &plan, err) && vm_run_plan(vm, plan, &run, err);
+}
+
+static bool saved_accel_check(const struct config *config, struct err *err)
+{
+    enum config_accel accel;
+
+    if (!accel_resolve(config->accel, &accel, err))
+        return false;
+    if (config->accel_used == ACCEL_AUTO || config->accel_used == accel)
+        return true;
+    return err_set(err, ERR_UNSUPPORTED, "%s: the memory was saved under %s, this host runs it under %s",
+                   config->name, config_accel_name(config->accel_used), config_accel_name(accel));
+}
+
+static bool start_guest(struct vm *vm, struct guest **ret_guest, struct err *err)
+{
+    const struct config *config = vm_config(vm);
+    struct guest_options options;
+    AUTO_FREE char *nvram = NULL;
+    AUTO_FREE char *state_path = NULL;
+
+    if (guid_is_set(&config->saved)) {
+        if (!saved_accel_check(config, err))
+            return false;
+        if (!(state_path = vm_saved_state_path(vm, config)))
+            return err_oom(err);
+    }
+    if (!vm_guest_options(vm, config, &options, &nvram, err))
+        return false;
+    options.state_path = state_path;
+    options.memory_id = &config->memory;
+    return guest_start(config, &options, ret_guest, err);
+}
+
+bool op_start(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+              struct err *err)
+{
+    bool paused = false;
+    struct guest *guest;
+    struct err ignored;
+
+    (void)progress;
+    if (!args_bool(args, "paused", &paused, err))
+        return false;
+    if (vm->present)
+        return err_set(err, ERR_STATE, "start: %s: the VM runs already", vm_config(vm)->name);
+    bool saved = guid_is_set(&vm_config(vm)->saved);
+    if (saved && vm_config(vm)->saved_state == STATE_PAUSED)
+        paused = true;
+    if (!start_guest(vm, &guest, err)) {
+        store_alive_unlock(vm->store);
+        return err_prefix(err, "start: %s", vm_config(vm)->name);
+    }
+    if (saved && !saved_state_drop(vm, "start", err)) {
+        guest_end(guest, true, &ignored);
+        store_alive_unlock(vm->store);
+        return false;
+    }
+    vm->present = guest;
+    if (!paused && !machine_continue(guest->machine, err))
+        return false;
+    return vm_answer_state(vm, ret_value, err);
+}
+
+/* Waits until the machine has ended. */
+static bool wait_for_end(struct vm *vm, uint64_t timeout_s, const struct progress *progress, struct err *err)
+{
+    int64_t deadline = vm_now_us() + (int64_t)timeout_s * 1000000;
+    int64_t start = vm_now_us();
+
+    while (vm->present) {
+        struct pollfd fds[2] = {{.fd = vm_machine_fd(vm), .events = POLLIN},
+                                {.fd = vm_monitor_fd(vm), .events = POLLIN}};
+        if (poll(fds, 2, 100) > 0)
+            vm_handle_events(vm);
+        if (progress_cancelled(progress))
+            return err_set(err, ERR_CANCELLED, "stop: %s: cancelled; the guest may still shut down",
+                           vm_config(vm)->name);
+        if (vm->present && vm_now_us() > deadline)
+            return err_set(err, ERR_TIMEOUT,
+                           "stop: %s: the guest did not shut down within %llu seconds; --force ends it",
+                           vm_config(vm)->name, (unsigned long long)timeout_s);
+        progress_report(progress, "waiting for the guest to shut down",
+                        (uint64_t)(vm_now_us() - start) / 1000000, timeout_s);
+    }
+    return true;
+}
+
+static bool stop_gently(struct vm *vm, uint64_t timeout_s, const struct progress *progress, struct err *err)
+{
+    enum plan_machine machine;
+
+    if (!vm_machine_state(vm, &machine, NULL, err))
+        return false;
+    if (machine != MACHINE_RUNNING)
+        return err_set(err, ERR_STATE, "stop: %s: a paused guest cannot shut down; resume it, or use --force",
+                       vm_config(vm)->name);
+    return machine_power_button(vm->present->machine, err) && wait_for_end(vm, timeout_s, progress, err);
+}
+
+bool op_stop(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+             struct err *err)
+{
+    bool force = false;
+    uint64_t timeout_s = STOP_TIMEOUT_S;
+
+    if (!args_bool(args, "force", &force, err) || !args_uint(args, "timeout_s", 86400, &timeout_s, err))
+        return false;
+    if (!vm->present) {
+        if (!guid_is_set(&vm_config(vm)->saved))
+            return vm_answer_state(vm, ret_value, err); /* what is asked for is so already */
+        if (!force)
+            return err_set(err, ERR_STATE, "stop: %s: the VM is saved; start it, or use --force to drop its "
+                                           "saved memory", vm_config(vm)->name);
+        return saved_state_drop(vm, "stop", err) && vm_answer_state(vm, ret_value, err);
+    }
+    if (force)
+        vm_present_end(vm, true);
+    else if (!stop_gently(vm, timeout_s, progress, err))
+        return false;
+    return vm_answer_state(vm, ret_value, err);
+}
+
+bool op_pause(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+              struct err *err)
+{
+    (void)args;
+    (void)progress;
+    return machine_stop(vm->present->machine, err) && vm_answer_state(vm, ret_value, err);
+}
+
+bool op_resume(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+               struct err *err)
+{
+    (void)args;
+    (void)progress;
+    return machine_continue(vm->present->machine, err) && vm_answer_state(vm, ret_value, err);
+}
+
+bool op_save(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+             struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    struct plan_source source = vm_plan_source();
+    struct plan_save request = {.accel_used = vm->present->accel,
+                                .qemu_version = qmp_version(machine_qmp(vm->present->machine))};
+    struct vm_plan_run run = {.progress = progress};
+    bool dry_run = false;
+
+    if (!args_bool(args, "dry_run", &dry_run, err) ||
+        !vm_machine_state(vm, &request.machine, NULL, err) ||
+        !plan_save(store_tree(vm->store), &source, &request, &plan, err))
+        return false;
+    if (dry_run)
+        return vm_answer_plan(plan, ret_value, err);
+    return vm_run_plan(vm, plan, &run, err) && vm_answer_state(vm, ret_value, err);
+}

@@ -1,0 +1,72 @@
+/* snapshot: of a VM in any state. */
+#include "vm_priv.h"
+
+#include "args.h"
+#include "auto.h"
+#include "log.h"
+
+/* A completed save uses a QEMU process up: it cannot be saved again before it has run. So that a Paused VM can be snapshotted again
+ * and again without a single instruction between, it goes on in a process that has loaded what was just saved. */
+static void paused_guest_renew(struct vm *vm, const struct config *snapshot)
+{
+    struct guest_options options;
+    AUTO_FREE char *nvram = NULL;
+    AUTO_FREE char *state_path = vm_snapshot_state_path(vm, snapshot);
+    struct err err;
+
+    if (!state_path || !vm_guest_options(vm, vm->present->config, &options, &nvram, &err))
+        return;
+    options.state_path = state_path;
+    options.memory_id = &snapshot->memory;
+    options.hold_host_resources = true;
+    if (!guest_reload(vm->present, &options, &err)) {
+        log_error("the paused VM stays in its used process, it must be resumed before the next snapshot: %s",
+                  err.text);
+        return;
+    }
+    if (!machine_take_host_resources(vm->present->machine, vm->present->config, &err))
+        log_error("%s", err.text);
+}
+
+static json_t *snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, int64_t total_us)
+{
+    bool memory = snapshot->state_when_taken != STATE_OFF;
+    bool saved_now = run->saved.ram.stream_bytes > 0;
+
+    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I}", "guid", snapshot->snapshot.text, "name", snapshot->name,
+                     "state_when_taken", config_state_name(snapshot->state_when_taken), "mode",
+                     saved_now ? "pre-copy" : NULL, "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us",
+                     (json_int_t)total_us, "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0));
+}
+
+bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+                 struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    struct plan_source source = vm_plan_source();
+    struct plan_snapshot request = {0};
+    struct vm_plan_run run = {.progress = progress};
+    int64_t start_us = vm_now_us();
+    struct guid guid;
+    bool dry_run = false;
+
+    if (!args_string(args, "name", &request.name, err) || !args_string(args, "notes", &request.notes, err) ||
+        !args_bool(args, "dry_run", &dry_run, err) || !vm_machine_state(vm, &request.machine, NULL, err))
+        return false;
+    if (vm->present) {
+        request.qemu_version = qmp_version(machine_qmp(vm->present->machine));
+        request.accel_used = vm->present->accel;
+    }
+    if (!plan_snapshot(store_tree(vm->store), &source, &request, &plan, &guid, err))
+        return false;
+    if (dry_run)
+        return vm_answer_plan(plan, ret_value, err);
+    if (!vm_run_plan(vm, plan, &run, err))
+        return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
+    const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);
+    if (!snapshot)
+        return err_set(err, ERR_INTERNAL, "the snapshot %s is not in the tree", guid.text);
+    if (request.machine == MACHINE_PAUSED)
+        paused_guest_renew(vm, snapshot);
+    return vm_answer(snapshot_answer(snapshot, &run, vm_now_us() - start_us), ret_value, err);
+}

@@ -1,0 +1,169 @@
+#include "runtime.h"
+
+#include "auto.h"
+#include "buf.h"
+#include "file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define PROCESS_RECORD "process"
+/* The longest name of a socket in a process directory; a path to one must fit into sockaddr_un. */
+#define SOCKET_PATH_MAX 107
+#define SOCKET_NAME_ROOM 24
+
+/* Does the user's own runtime directory stay when he logs out? Only with lingering; else it would take the sockets of a
+ * running VM with it. */
+static bool lingers(uid_t uid)
+{
+    char path[64];
+    struct stat st;
+
+    snprintf(path, sizeof path, "/run/user/%u", (unsigned)uid);
+    if (stat(path, &st) != 0 || st.st_uid != uid)
+        return false;
+    AUTO_FREE char *user = NULL;
+    const char *name = getenv("USER");
+    if (!name || strchr(name, '/') || !(user = path_join("/var/lib/systemd/linger", name)))
+        return false;
+    return access(user, F_OK) == 0;
+}
+
+static char *base_dir(void)
+{
+    const char *set = getenv("BOUGH_RUNTIME");
+
+    if (set && *set != '\0')
+        return path_absolute(set);
+    if (lingers(geteuid()))
+        return string_printf("/run/user/%u/bough", (unsigned)geteuid());
+    return string_printf("/dev/shm/bough-%u", (unsigned)geteuid());
+}
+
+/* Makes it, or checks that nobody else can have put anything into it. */
+static bool own_dir(const char *path, struct err *err)
+{
+    struct stat st;
+
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make folder %s", path);
+    if (lstat(path, &st) != 0)
+        return err_sys(err, errno, "stat %s", path);
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077) != 0)
+        return err_set(err, ERR_INVALID, "%s: must be a folder of this user alone (mode 0700)", path);
+    return true;
+}
+
+bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
+{
+    AUTO_FREE char *base = base_dir();
+    struct stat st;
+
+    if (!base)
+        return err_oom(err);
+    if (stat(vm_dir, &st) != 0)
+        return err_sys(err, errno, "stat %s", vm_dir);
+    AUTO_FREE char *dir =
+        string_printf("%s/%" PRIx64 "-%" PRIx64, base, (uint64_t)st.st_dev, (uint64_t)st.st_ino);
+    if (!dir)
+        return err_oom(err);
+    if (strlen(dir) + SOCKET_NAME_ROOM > SOCKET_PATH_MAX)
+        return err_set(err, ERR_INVALID, "%s: too long for the paths of sockets in it (at most %d bytes)", base,
+                       SOCKET_PATH_MAX - SOCKET_NAME_ROOM - 34);
+    if (!own_dir(base, err) || !own_dir(dir, err))
+        return false;
+    *ret_dir = TAKE(dir);
+    return true;
+}
+
+bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err)
+{
+    for (unsigned number = 0; number < 1000; number++) {
+        AUTO_FREE char *path = string_printf("%s/%u", dir, number);
+        if (!path)
+            return err_oom(err);
+        if (mkdir(path, 0700) == 0) {
+            *ret_dir = TAKE(path);
+            return true;
+        }
+        if (errno != EEXIST)
+            return err_sys(err, errno, "make folder %s", path);
+    }
+    return err_set(err, ERR_INTERNAL, "%s: a thousand process folders are left in it", dir);
+}
+
+bool runtime_record_process(const char *process_dir, pid_t pid, uint64_t start_time, struct err *err)
+{
+    char text[64];
+    bool renamed;
+    AUTO_FREE char *path = path_join(process_dir, PROCESS_RECORD);
+
+    if (!path)
+        return err_oom(err);
+    int length = snprintf(text, sizeof text, "%d %" PRIu64 "\n", (int)pid, start_time);
+    return file_replace(&io_real, path, text, (size_t)length, &renamed, err);
+}
+
+static int remove_entry(void *context, const char *name)
+{
+    AUTO_FREE char *path = path_join(context, name);
+
+    if (path)
+        unlink(path);
+    return 0;
+}
+
+void runtime_remove(const char *process_dir)
+{
+    struct err ignored;
+
+    (void)!io_list(&io_real, process_dir, remove_entry, (void *)process_dir, &ignored);
+    rmdir(process_dir);
+}
+
+struct process_scan {
+    const char *dir;
+    bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time, struct err *err);
+    void *context;
+    struct err *err;
+    bool failed;
+};
+
+static int scan_entry(void *context, const char *name)
+{
+    struct process_scan *scan = context;
+    AUTO_FREE char *process_dir = path_join(scan->dir, name);
+    AUTO_FREE char *record = process_dir ? path_join(process_dir, PROCESS_RECORD) : NULL;
+    AUTO_BUF struct buf text = BUF_INIT;
+    struct err ignored;
+    int pid;
+    uint64_t start_time;
+
+    if (!record)
+        return ENOMEM;
+    if (name[strspn(name, "0123456789")] != '\0' || !file_read_all(&io_real, record, 64, &text, &ignored))
+        return 0;
+    if (sscanf((const char *)text.data, "%d %" SCNu64, &pid, &start_time) != 2 || pid <= 1)
+        return 0;
+    scan->failed = !scan->each(scan->context, process_dir, pid, start_time, scan->err);
+    return scan->failed ? ECANCELED : 0;
+}
+
+bool runtime_each_process(const char *dir,
+                          bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time,
+                                       struct err *err),
+                          void *context, struct err *err)
+{
+    struct process_scan scan = {.dir = dir, .each = each, .context = context, .err = err};
+    struct err list_err;
+
+    if (io_list(&io_real, dir, scan_entry, &scan, &list_err))
+        return true;
+    if (!scan.failed)
+        *err = list_err;
+    return false;
+}

@@ -1,0 +1,260 @@
+#include "vm_priv.h"
+
+#include "args.h"
+#include "auto.h"
+#include "buf.h"
+#include "file.h"
+#include "log.h"
+#include "runtime.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum operation_needs {
+    NEEDS_NOTHING,  /* done in any state by whoever holds the lock */
+    NEEDS_MACHINE,  /* there must be a machine already */
+    MAKES_MACHINE,  /* starts one */
+    MAY_MAKE_MACHINE, /* starts one if the snapshot has memory */
+};
+
+static const struct operation {
+    const char *name;
+    vm_operation *run;
+    enum operation_needs needs;
+    const char *known[8]; /* arguments */
+} OPERATIONS[] = {
+    {"apply", op_apply, MAY_MAKE_MACHINE,
+     {"snapshot", "snapshot_first", "no_start", "disks_only", "verify", "dry_run"}},
+    {"console", op_console, NEEDS_MACHINE, {NULL}},
+    {"delete", op_delete, NEEDS_NOTHING, {"snapshot", "subtree", "dry_run"}},
+    {"display", op_display, NEEDS_MACHINE, {NULL}},
+    {"notes", op_notes, NEEDS_NOTHING, {"snapshot", "text"}},
+    {"pause", op_pause, NEEDS_MACHINE, {NULL}},
+    {"remove", op_remove, NEEDS_NOTHING, {"dry_run"}},
+    {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name"}},
+    {"resume", op_resume, NEEDS_MACHINE, {NULL}},
+    {"revert", op_revert, MAY_MAKE_MACHINE, {"no_start", "disks_only", "verify", "snapshot_first", "dry_run"}},
+    {"save", op_save, NEEDS_MACHINE, {"dry_run"}},
+    {"screenshot", op_screenshot, NEEDS_MACHINE, {"path"}},
+    {"set", op_set, NEEDS_NOTHING, {"settings", "dry_run"}},
+    {"snapshot", op_snapshot, NEEDS_NOTHING, {"name", "notes", "dry_run"}},
+    {"start", op_start, MAKES_MACHINE, {"paused"}},
+    {"status", op_status, NEEDS_NOTHING, {NULL}},
+    {"stop", op_stop, NEEDS_NOTHING, {"force", "timeout_s"}},
+};
+
+static const struct operation *operation_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++)
+        if (strcmp(OPERATIONS[i].name, name) == 0)
+            return &OPERATIONS[i];
+    return NULL;
+}
+
+const struct config *vm_config(const struct vm *vm)
+{
+    return store_tree(vm->store)->vm;
+}
+
+bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err)
+{
+    struct vm *vm = calloc(1, sizeof *vm);
+    bool alive;
+
+    if (!vm || !(vm->dir = strdup(vm_dir))) {
+        free(vm);
+        return err_oom(err);
+    }
+    if (!runtime_dir(vm_dir, &vm->runtime_dir, err) ||
+        !store_open(&io_real, vm_dir, what, /* recover= */ true, &vm->store, &alive, err)) {
+        vm_close(vm);
+        return false;
+    }
+    if (alive) {
+        vm_close(vm);
+        return err_set(err, ERR_STATE,
+                       "%s: its guest still runs, but its worker has ended; `bough stop --force` ends the guest, "
+                       "the disks keep what was flushed", path_base(vm_dir));
+    }
+    *ret_vm = vm;
+    return true;
+}
+
+void vm_close(struct vm *vm)
+{
+    if (!vm)
+        return;
+    if (vm->present)
+        guest_release(vm->present);
+    store_close(vm->store);
+    free(vm->runtime_dir);
+    free(vm->dir);
+    free(vm);
+}
+
+bool vm_is_alive(const struct vm *vm)
+{
+    return vm->present != NULL;
+}
+
+int vm_machine_fd(const struct vm *vm)
+{
+    return vm->present ? machine_pidfd(vm->present->machine) : -1;
+}
+
+int vm_monitor_fd(const struct vm *vm)
+{
+    return vm->present ? qmp_fd(machine_qmp(vm->present->machine)) : -1;
+}
+
+void vm_present_end(struct vm *vm, bool in_order)
+{
+    struct err err;
+
+    if (!vm->present)
+        return;
+    if (!guest_end(TAKE(vm->present), in_order, &err))
+        log_error("close the disks: %s", err.text);
+    store_alive_unlock(vm->store);
+}
+
+static bool machine_has_ended(const struct vm *vm)
+{
+    struct pollfd pidfd = {.fd = vm_machine_fd(vm), .events = POLLIN};
+
+    return poll(&pidfd, 1, 0) > 0;
+}
+
+void vm_handle_events(struct vm *vm)
+{
+    char words[512];
+    struct err err;
+
+    while (vm->present && !machine_has_ended(vm)) {
+        json_t *event;
+        if (!qmp_next_event(machine_qmp(vm->present->machine), 0, &event, &err)) {
+            /* The monitor closes a moment before the process is gone: its end is what counts. */
+            struct pollfd pidfd = {.fd = vm_machine_fd(vm), .events = POLLIN};
+            log_debug("monitor: %s", err.text);
+            if (poll(&pidfd, 1, 2000) > 0)
+                break;
+            log_error("the monitor of QEMU is gone (%s): ending it", err.text);
+            vm_present_end(vm, true);
+            return;
+        }
+        if (!event)
+            return;
+        log_debug("event %s", qmp_event_name(event, NULL));
+        json_decref(event);
+    }
+    if (!vm->present)
+        return;
+    machine_last_words(vm->present->machine, words, sizeof words);
+    log_info("QEMU has ended: %s", words);
+    vm_present_end(vm, true);
+}
+
+bool vm_machine_state(struct vm *vm, enum plan_machine *ret_machine, char run_state[32], struct err *err)
+{
+    char state[32] = "";
+    bool runs;
+
+    if (!vm->present) {
+        *ret_machine = guid_is_set(&vm_config(vm)->saved) ? MACHINE_SAVED : MACHINE_OFF;
+    } else {
+        if (!guest_runs(vm->present, state, &runs, err))
+            return false;
+        *ret_machine = runs ? MACHINE_RUNNING : MACHINE_PAUSED;
+    }
+    if (run_state)
+        memcpy(run_state, state, sizeof state);
+    return true;
+}
+
+const char *vm_state_name(enum plan_machine machine)
+{
+    static const char *const NAMES[] = {
+        [MACHINE_OFF] = "off", [MACHINE_RUNNING] = "running", [MACHINE_PAUSED] = "paused", [MACHINE_SAVED] = "saved"};
+
+    return NAMES[machine];
+}
+
+bool vm_require_machine(const struct vm *vm, const char *operation, struct err *err)
+{
+    if (vm->present)
+        return true;
+    return err_set(err, ERR_STATE, "%s: %s: the VM is %s", operation, vm_config(vm)->name,
+                   guid_is_set(&vm_config(vm)->saved) ? "saved; start it first" : "off");
+}
+
+bool vm_answer(json_t *value, json_t **ret_value, struct err *err)
+{
+    if (!value)
+        return err_oom(err);
+    *ret_value = value;
+    return true;
+}
+
+bool vm_answer_state(struct vm *vm, json_t **ret_value, struct err *err)
+{
+    enum plan_machine machine;
+
+    if (!vm_machine_state(vm, &machine, NULL, err))
+        return false;
+    return vm_answer(json_pack("{s:s}", "state", vm_state_name(machine)), ret_value, err);
+}
+
+int64_t vm_now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
+/* Does the operation end with a machine where there is none yet? */
+static bool ends_with_memory(struct vm *vm, const struct operation *operation, const json_t *args)
+{
+    const struct tree *tree = store_tree(vm->store);
+    const struct config *snapshot = NULL;
+    struct err ignored;
+
+    if (json_is_true(json_object_get(args, "no_start")) || json_is_true(json_object_get(args, "disks_only")) ||
+        json_is_true(json_object_get(args, "dry_run")))
+        return false;
+    if (operation->run == op_revert) {
+        snapshot = tree_by_guid(tree, &tree->vm->parent);
+    } else {
+        const char *selector = json_string_value(json_object_get(args, "snapshot"));
+        if (!selector || !tree_find(tree, selector, &snapshot, &ignored))
+            return false;
+    }
+    return snapshot && snapshot->state_when_taken != STATE_OFF;
+}
+
+bool vm_needs_worker(struct vm *vm, const char *operation, const json_t *arguments)
+{
+    const struct operation *found = operation_find(operation);
+
+    if (!found)
+        return false;
+    return found->needs == MAKES_MACHINE ||
+           (found->needs == MAY_MAKE_MACHINE && ends_with_memory(vm, found, arguments));
+}
+
+bool vm_run(struct vm *vm, const char *operation, const json_t *arguments, const struct progress *progress,
+            json_t **ret_value, struct err *err)
+{
+    const struct operation *found = operation_find(operation);
+
+    if (!found)
+        return err_set(err, ERR_USAGE, "unknown operation '%.100s'", operation);
+    if (!args_known(arguments, found->known, err))
+        return err_prefix(err, "%s", operation);
+    if (found->needs == NEEDS_MACHINE && !vm_require_machine(vm, operation, err))
+        return false;
+    return found->run(vm, arguments, progress, ret_value, err);
+}

@@ -1,0 +1,242 @@
+/* Plans of a VM that runs: the steps that need its machine. */
+#include "vm_priv.h"
+
+#include "auto.h"
+#include "log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct plan_context {
+    struct vm *vm;
+    struct vm_plan_run *run;
+    bool present_stopped; /* by us: it goes on if the plan fails */
+};
+
+static struct guid fresh_guid(void *context)
+{
+    (void)context;
+    return guid_new();
+}
+
+struct plan_source vm_plan_source(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (struct plan_source){
+        .fresh_guid = fresh_guid,
+        .now_ms = now.tv_sec * 1000LL + now.tv_nsec / 1000000,
+    };
+}
+
+static bool present_runs(struct vm *vm, bool *ret_runs, struct err *err)
+{
+    char run_state[32];
+
+    return guest_runs(vm->present, run_state, ret_runs, err);
+}
+
+/* The id that binds memory to settings stands in the configuration that a later step writes. */
+static struct config *config_naming_memory(struct plan *plan, size_t index)
+{
+    for (size_t i = index + 1; i < plan->step_count; i++)
+        if (plan->steps[i].config && guid_is_set(&plan->steps[i].config->memory))
+            return plan->steps[i].config;
+    return NULL;
+}
+
+static bool save_memory(struct plan_context *context, struct plan *plan, size_t index, struct err *err)
+{
+    const struct step *step = &plan->steps[index];
+    struct vm *vm = context->vm;
+    struct config *naming = config_naming_memory(plan, index);
+    bool runs;
+
+    if (!naming)
+        return err_set(err, ERR_INTERNAL, "the plan saves memory that nothing names");
+    /* What is dirty now need not be flushed between STOP and the instant: that is part of the pause. */
+    if (!guest_flush(vm->present, err) || !present_runs(vm, &runs, err))
+        return false;
+    struct guest_save save = {
+        .state_path = step->path,
+        .memory_id = naming->memory,
+        .stay_stopped = !runs || step->state != STATE_RUNNING,
+        .progress = context->run->progress,
+    };
+    context->present_stopped = runs && save.stay_stopped;
+    if (!guest_save(vm->present, &save, &context->run->saved, err))
+        return false;
+    naming->pause_us = context->run->saved.machine.pause_us;
+    return true;
+}
+
+static bool start_target(struct plan_context *context, const struct step *step, struct err *err)
+{
+    struct vm *vm = context->vm;
+    struct guest_options options;
+    AUTO_FREE char *nvram = NULL;
+
+    if (!vm_guest_options(vm, step->config, &options, &nvram, err))
+        return false;
+    options.state_path = step->path;
+    options.memory_id = &step->config->memory;
+    options.hold_host_resources = vm->present != NULL;
+    return guest_start(step->config, &options, &vm->target, err);
+}
+
+static bool stop_present(struct plan_context *context, struct err *err)
+{
+    struct vm *vm = context->vm;
+    bool runs;
+
+    if (!vm->present)
+        return true;
+    if (!present_runs(vm, &runs, err))
+        return false;
+    if (!runs)
+        return true;
+    context->present_stopped = true;
+    return machine_stop(vm->present->machine, err);
+}
+
+/* The disks of a present that is dropped are written in order only if a snapshot shares unsynced layers with them; a plan has
+ * flushed those before. */
+static bool drop_present(struct plan_context *context)
+{
+    struct vm *vm = context->vm;
+    struct err err;
+
+    context->present_stopped = false;
+    if (vm->present && !guest_end(TAKE(vm->present), /* in_order= */ false, &err))
+        log_error("close the disks: %s", err.text);
+    if (!vm->target)
+        store_alive_unlock(vm->store);
+    return true;
+}
+
+static bool run_target(struct plan_context *context, const struct step *step, struct err *err)
+{
+    struct vm *vm = context->vm;
+
+    if (!vm->target)
+        return err_set(err, ERR_INTERNAL, "the plan runs a target that was not started");
+    vm->present = TAKE(vm->target);
+    if (step->state == STATE_RUNNING && !machine_continue(vm->present->machine, err))
+        return false;
+    context->run->target_ran_us = vm_now_us();
+    /* A forwarded port that is taken meanwhile is no reason to lose the guest that runs again. */
+    struct err resource_err;
+    if (!machine_take_host_resources(vm->present->machine, vm->present->config, &resource_err))
+        log_error("%s", resource_err.text);
+    return true;
+}
+
+static bool machine_step(void *opaque, struct plan *plan, size_t index, struct err *err)
+{
+    struct plan_context *context = opaque;
+    const struct step *step = &plan->steps[index];
+    struct vm *vm = context->vm;
+
+    switch (step->kind) {
+    case STEP_PREPARE_TOPS:
+        return guest_prepare_tops(vm->present, step->config, err);
+    case STEP_SAVE_MEMORY:
+        return save_memory(context, plan, index, err);
+    case STEP_FLUSH_SEALED:
+        return guest_flush(vm->present, err);
+    case STEP_START_TARGET:
+        return start_target(context, step, err);
+    case STEP_STOP_PRESENT:
+        return stop_present(context, err);
+    case STEP_DROP_PRESENT:
+        return drop_present(context);
+    case STEP_RUN_TARGET:
+        return run_target(context, step, err);
+    default:
+        return err_set(err, ERR_INTERNAL, "step %s needs no machine", step_name(step->kind));
+    }
+}
+
+static void machine_abort(void *opaque, const struct plan *plan, size_t index)
+{
+    struct plan_context *context = opaque;
+    struct vm *vm = context->vm;
+    struct err err;
+
+    (void)plan;
+    (void)index;
+    if (vm->target)
+        guest_end(TAKE(vm->target), true, &err);
+    if (!vm->present) {
+        store_alive_unlock(vm->store);
+        return;
+    }
+    /* The VM's file may name the prepared tops already. They are empty, so that it is true so far; but the writes must go where
+     * it says from now on. */
+    guest_switch_tops(vm->present);
+    if (context->present_stopped && !machine_continue(vm->present->machine, &err))
+        log_error("the VM could not be set running again: %s", err.text);
+}
+
+bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)
+{
+    struct plan_context context = {.vm = vm, .run = run};
+    struct store_machine machine = {.step = machine_step, .abort = machine_abort, .context = &context};
+
+    return store_run(vm->store, plan, &machine, run->progress, err);
+}
+
+bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err)
+{
+    json_t *steps = json_array();
+
+    for (size_t i = 0; steps && i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        json_t *entry = json_pack("{s:s, s:s*, s:s*}", "step", step_name(step->kind), "path", step->path, "from",
+                                  step->from);
+        if (json_array_append_new(steps, entry) != 0) {
+            json_decref(steps);
+            steps = NULL;
+        }
+    }
+    return vm_answer(json_pack("{s:{s:s, s:o}}", "plan", "summary", plan->summary, "steps", steps), ret_value,
+                     err);
+}
+
+bool vm_guest_options(struct vm *vm, const struct config *config, struct guest_options *ret_options,
+                      char **ret_nvram, struct err *err)
+{
+    int alive_fd;
+    AUTO_FREE char *dir = NULL;
+    AUTO_FREE char *nvram = NULL;
+
+    if (guid_is_set(&config->nvram)) {
+        dir = tree_vm_state_dir(store_tree(vm->store));
+        nvram = dir ? tree_state_path(dir, &config->nvram, ".nvram") : NULL;
+        if (!nvram)
+            return err_oom(err);
+    }
+    if (!store_alive_lock(vm->store, &alive_fd, err))
+        return false;
+    *ret_nvram = TAKE(nvram);
+    *ret_options =
+        (struct guest_options){.runtime_dir = vm->runtime_dir, .alive_fd = alive_fd, .nvram = *ret_nvram};
+    return true;
+}
+
+char *vm_snapshot_state_path(const struct vm *vm, const struct config *snapshot)
+{
+    const struct tree *tree = store_tree(vm->store);
+    AUTO_FREE char *dir = tree_snapshot_dir(tree, &snapshot->snapshot);
+
+    return dir ? tree_state_path(dir, &snapshot->snapshot, "") : NULL;
+}
+
+char *vm_saved_state_path(const struct vm *vm, const struct config *config)
+{
+    AUTO_FREE char *dir = tree_vm_state_dir(store_tree(vm->store));
+
+    return dir ? tree_state_path(dir, &config->saved, "") : NULL;
+}

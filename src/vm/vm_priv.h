@@ -1,0 +1,56 @@
+/* What the files of vm/ share: the VM itself, and one function an operation. */
+#pragma once
+
+#include "guest.h"
+#include "store.h"
+#include "vm.h"
+
+struct vm {
+    char *dir;            /* the VM's folder */
+    char *runtime_dir;
+    struct store *store;
+    struct guest *present; /* NULL: Off or Saved */
+    struct guest *target;  /* during an apply alone */
+};
+
+typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+                          struct err *err);
+
+vm_operation op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
+    op_rename_snapshot, op_notes, op_set, op_remove, op_screenshot, op_console, op_display, op_status;
+
+const struct config *vm_config(const struct vm *vm);
+/* What the VM is now, for the planner and for people. run_state (may be NULL) gets QEMU's word, or "". */
+bool vm_machine_state(struct vm *vm, enum plan_machine *ret_machine, char run_state[32], struct err *err) MUST_CHECK;
+const char *vm_state_name(enum plan_machine machine); /* "off", "running", "paused", "saved" */
+/* ERR_STATE unless there is a machine; operation for the message. */
+bool vm_require_machine(const struct vm *vm, const char *operation, struct err *err) MUST_CHECK;
+/* {"state": ...} */
+bool vm_answer_state(struct vm *vm, json_t **ret_value, struct err *err) MUST_CHECK;
+
+struct plan_source vm_plan_source(void);
+/* Options for a guest of these settings, with the VM's alive lock taken. *ret_nvram is owned and what the options point to; NULL
+ * for generation 1. */
+bool vm_guest_options(struct vm *vm, const struct config *config, struct guest_options *ret_options,
+                      char **ret_nvram, struct err *err) MUST_CHECK;
+/* The machine has ended, by itself or by us: disks closed, locks let go, Off. */
+void vm_present_end(struct vm *vm, bool in_order);
+
+/* Runs a plan, with its machine steps. saved (may be NULL) tells of STEP_SAVE_MEMORY. */
+struct vm_plan_run {
+    const struct progress *progress;
+    struct guest_saved saved;
+    int64_t target_ran_us; /* monotonic clock when the target went on; 0: it did not */
+};
+bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err) MUST_CHECK;
+/* The answer of a dry run. */
+bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err) MUST_CHECK;
+
+int64_t vm_now_us(void); /* monotonic */
+/* Packs an answer; NULL from jansson is out of memory. */
+bool vm_answer(json_t *value, json_t **ret_value, struct err *err) MUST_CHECK;
+/* A snapshot's or the VM's saved memory: <dir>/<GUID> without the suffix; owned, NULL when out of memory. */
+char *vm_snapshot_state_path(const struct vm *vm, const struct config *snapshot);
+char *vm_saved_state_path(const struct vm *vm, const struct config *config);
+/* The settings of a disk as the user writes them: "20G" or "FILE.vhd", then ",bus=ide|scsi|virtio". */
+bool vm_disk_slot(const struct config *config, enum config_bus bus, unsigned *ret_slot, struct err *err) MUST_CHECK;

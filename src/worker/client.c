@@ -1,0 +1,265 @@
+#include "client.h"
+
+#include "auto.h"
+#include "file.h"
+#include "runtime.h"
+#include "spawn.h"
+#include "store.h"
+#include "vm.h"
+#include "wire.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RETRY_EVERY_MS    20
+#define RETRY_FOR_MS      5000
+#define SEND_TIMEOUT_MS   5000
+#define STATUS_TIMEOUT_MS 2000
+#define CANCEL_CHECK_MS   100
+
+/* One call: which VM, what, and how it is to be reported. */
+struct call {
+    const char *name;
+    char *vm_dir;
+    const char *operation;
+    json_t *arguments; /* NULL for none */
+    const struct progress *progress;
+};
+
+static void call_done(struct call *call)
+{
+    json_decref(call->arguments);
+    free(call->vm_dir);
+}
+
+static bool control_connect(const char *vm_dir, int *ret_fd, struct err *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    AUTO_FREE char *dir = NULL;
+
+    if (!runtime_dir(vm_dir, &dir, err))
+        return false;
+    AUTO_FREE char *path = path_join(dir, RUNTIME_CONTROL_SOCKET);
+    if (!path)
+        return err_oom(err);
+    if (strlen(path) >= sizeof address.sun_path)
+        return err_set(err, ERR_INVALID, "%s: too long for a socket's path", path);
+    strcpy(address.sun_path, path);
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
+        return err_sys(err, errno, "connect to %s", path);
+    *ret_fd = TAKE_FD(fd);
+    return true;
+}
+
+static bool request_send(int fd, const char *operation, json_t *arguments, struct err *err)
+{
+    json_t *message = json_pack("{s:s, s:O*}", "execute", operation, "arguments", arguments);
+
+    if (!message)
+        return err_oom(err);
+    bool sent = wire_send(fd, message, SEND_TIMEOUT_MS, err);
+    json_decref(message);
+    return sent;
+}
+
+/* On a connection of its own: the call's waits for its answer. */
+static void cancel_send(const struct call *call)
+{
+    int connected;
+    struct err ignored;
+    json_t *answer = NULL;
+
+    if (!control_connect(call->vm_dir, &connected, &ignored))
+        return;
+    AUTO_FD int fd = connected;
+    struct wire wire = {.fd = fd};
+    if (request_send(fd, "cancel", NULL, &ignored))
+        (void)!wire_receive(&wire, STATUS_TIMEOUT_MS, &answer, &ignored);
+    json_decref(answer);
+    wire_done(&wire);
+}
+
+static void progress_read(const struct call *call, const json_t *progress)
+{
+    const char *phase = json_string_value(json_object_get(progress, "phase"));
+    json_int_t done = json_integer_value(json_object_get(progress, "done"));
+    json_int_t total = json_integer_value(json_object_get(progress, "total"));
+
+    progress_report(call->progress, phase ? phase : "", (uint64_t)done, (uint64_t)total);
+}
+
+/* True when the message was the answer, or an error (*ret_value is NULL then). */
+static bool is_answer(const struct call *call, json_t *message, json_t **ret_value, struct err *err)
+{
+    json_t *value = json_object_get(message, "return");
+
+    if (json_object_get(message, "progress")) {
+        progress_read(call, json_object_get(message, "progress"));
+        return false;
+    }
+    *ret_value = value ? json_incref(value) : NULL;
+    if (!value)
+        wire_error_read(message, err);
+    return true;
+}
+
+static bool answer_wait(const struct call *call, int fd, json_t **ret_value, struct err *err)
+{
+    struct wire wire = {.fd = fd};
+    bool cancel_sent = false;
+    bool answered = false;
+    json_t *value = NULL;
+
+    while (!answered) {
+        json_t *message;
+        if (!wire_receive(&wire, CANCEL_CHECK_MS, &message, err)) {
+            err_prefix_text(err, "%s: %s: the worker ended before it answered", call->operation, call->name);
+            break;
+        }
+        if (message)
+            answered = is_answer(call, message, &value, err);
+        json_decref(message);
+        if (!answered && !cancel_sent && progress_cancelled(call->progress)) {
+            cancel_send(call);
+            cancel_sent = true;
+        }
+    }
+    wire_done(&wire);
+    if (value)
+        *ret_value = value;
+    return value != NULL;
+}
+
+static bool call_worker(const struct call *call, int connected, json_t **ret_value, struct err *err)
+{
+    AUTO_FD int fd = connected;
+
+    return request_send(fd, call->operation, call->arguments, err) && answer_wait(call, fd, ret_value, err);
+}
+
+/* The VM has no owner: this process does it, or a new worker. *ret_retry: somebody else was quicker. */
+static bool call_unowned(const struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
+{
+    struct vm *vm;
+    int fd;
+
+    if (!vm_open(call->vm_dir, call->operation, &vm, err)) {
+        *ret_retry = err->code == ERR_BUSY;
+        return false;
+    }
+    bool needs_worker = vm_needs_worker(vm, call->operation, call->arguments);
+    bool done = !needs_worker &&
+                vm_run(vm, call->operation, call->arguments, call->progress, ret_value, err);
+    vm_close(vm);
+    if (!needs_worker)
+        return done;
+    return worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, err);
+}
+
+static bool call_unmanaged(const struct call *call, json_t **ret_value, struct err *err)
+{
+    if (strcmp(call->operation, "stop") == 0 && json_is_true(json_object_get(call->arguments, "force"))) {
+        bool retry;
+        return vm_end_unmanaged(call->vm_dir, err) && call_unowned(call, ret_value, &retry, err);
+    }
+    return err_set(err, ERR_STATE,
+                   "%s: %s: its guest still runs, but its worker has ended; `bough stop --force %s` ends the guest, "
+                   "the disks keep what it flushed", call->operation, call->name, call->name);
+}
+
+/* The owner is a worker, or another command that will be done soon. */
+static bool call_managed(const struct call *call, const struct store_owner *owner, json_t **ret_value,
+                         bool *ret_retry, struct err *err)
+{
+    struct err connect_err;
+    int fd;
+
+    if (control_connect(call->vm_dir, &fd, &connect_err))
+        return call_worker(call, fd, ret_value, err);
+    *ret_retry = connect_err.sys == ECONNREFUSED || connect_err.sys == ENOENT;
+    if (!*ret_retry) {
+        *err = connect_err;
+        return false;
+    }
+    return err_set(err, ERR_BUSY, "%s: %s: in use by %s (process %lld on %s)", call->operation, call->name,
+                   owner->what[0] ? owner->what : "another command", (long long)owner->pid,
+                   owner->host[0] ? owner->host : "an unknown host");
+}
+
+static bool call_once(const struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
+{
+    enum store_lock_state state;
+    struct store_owner owner;
+
+    *ret_retry = false;
+    if (!store_probe(call->vm_dir, &state, &owner, err))
+        return false;
+    if (state == STORE_MANAGED)
+        return call_managed(call, &owner, ret_value, ret_retry, err);
+    if (state == STORE_UNMANAGED)
+        return call_unmanaged(call, ret_value, err);
+    return call_unowned(call, ret_value, ret_retry, err);
+}
+
+bool client_call(const char *vm_name, const char *operation, json_t *arguments, const struct progress *progress,
+                 json_t **ret_value, struct err *err)
+{
+    __attribute__((cleanup(call_done))) struct call call = {
+        .name = vm_name, .operation = operation, .arguments = arguments, .progress = progress};
+    bool retry;
+
+    if (!store_find(&io_real, vm_name, &call.vm_dir, err))
+        return err_prefix(err, "%s", operation);
+    for (unsigned waited_ms = 0;; waited_ms += RETRY_EVERY_MS) {
+        if (call_once(&call, ret_value, &retry, err))
+            return true;
+        if (!retry || waited_ms >= RETRY_FOR_MS || progress_cancelled(progress))
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = RETRY_EVERY_MS * 1000000L}, NULL);
+    }
+}
+
+/* Without its worker's word: from the files, and from the locks. */
+static bool status_from_files(const char *vm_dir, bool unmanaged, json_t **ret_status, struct err *err)
+{
+    AUTO_TREE struct tree *tree = NULL;
+
+    if (!store_read(&io_real, vm_dir, &tree, err))
+        return false;
+    const char *state = unmanaged ? "unmanaged" : guid_is_set(&tree->vm->saved) ? "saved" : "off";
+    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n}", "name", tree->vm->name, "guid",
+                               tree->vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
+                               "qemu_version", "operation", "run_state");
+    if (!status)
+        return err_oom(err);
+    *ret_status = status;
+    return true;
+}
+
+static bool status_from_worker(const char *vm_name, char *vm_dir, json_t **ret_status, struct err *err)
+{
+    struct call call = {.name = vm_name, .vm_dir = vm_dir, .operation = "status"};
+    int fd;
+
+    return control_connect(vm_dir, &fd, err) && call_worker(&call, fd, ret_status, err);
+}
+
+bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
+{
+    AUTO_FREE char *vm_dir = NULL;
+    enum store_lock_state state;
+    struct store_owner owner;
+    struct err worker_err;
+
+    if (!store_find(&io_real, vm_name, &vm_dir, err) || !store_probe(vm_dir, &state, &owner, err))
+        return false;
+    if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
+        return true;
+    return status_from_files(vm_dir, state == STORE_UNMANAGED, ret_status, err);
+}

@@ -1,0 +1,150 @@
+/* bough-worker: the process that owns a VM while it runs: its lock, QEMU, the engines of its disks, its control socket. It is
+ * started by a `bough` command that needs a machine, with that command as its first client, and ends with the machine. */
+#include "auto.h"
+#include "file.h"
+#include "log.h"
+#include "runtime.h"
+#include "server.h"
+#include "vm.h"
+#include "wire.h"
+
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct arguments {
+    const char *vm_dir;
+    int client_fd;
+};
+
+static bool arguments_read(int argc, char **argv, struct arguments *ret_arguments)
+{
+    static const struct option OPTIONS[] = {
+        {"vm", required_argument, NULL, 'v'},
+        {"client", required_argument, NULL, 'c'},
+        {"version", no_argument, NULL, 'V'},
+        {NULL, 0, NULL, 0},
+    };
+    struct arguments arguments = {.client_fd = -1};
+
+    for (int option; (option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1;) {
+        if (option == 'v')
+            arguments.vm_dir = optarg;
+        else if (option == 'c')
+            arguments.client_fd = atoi(optarg);
+        else if (option == 'V')
+            return puts("bough-worker " BOUGH_VERSION) < 0;
+        else
+            return false;
+    }
+    *ret_arguments = arguments;
+    return arguments.vm_dir != NULL;
+}
+
+/* At the end of a login or of the host everybody gets a signal. QEMU ends by it in order, and must find its disks served until then;
+ * the worker ends when QEMU has. */
+static void signals_ignore(void)
+{
+    static const int IGNORED[] = {SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+    for (size_t i = 0; i < ARRAY_SIZE(IGNORED); i++)
+        signal(IGNORED[i], SIG_IGN);
+}
+
+static void status_refresh(struct server *server, struct vm *vm)
+{
+    json_t *status;
+    struct err err;
+
+    if (vm_run(vm, "status", NULL, NULL, &status, &err))
+        server_set_status(server, status);
+    else
+        log_debug("status: %s", err.text);
+}
+
+static void request_run(struct server *server, struct vm *vm, struct server_request *request)
+{
+    struct progress progress = server_request_progress(request);
+    json_t *value = NULL;
+    struct err err = ERR_INIT;
+
+    log_info("%s", server_request_operation(request));
+    bool done = vm_run(vm, server_request_operation(request), server_request_arguments(request), &progress,
+                       &value, &err);
+    if (!done)
+        log_info("%s failed: %s", server_request_operation(request), err.text);
+    if (vm_machine_fd(vm) >= 0)
+        vm_handle_events(vm);
+    status_refresh(server, vm);
+    server_answer(request, done ? value : NULL, &err);
+}
+
+/* Until the machine is gone and nobody wants anything any more. */
+static void serve(struct server *server, struct vm *vm, bool first_pending)
+{
+    while (vm_is_alive(vm) || first_pending) {
+        struct pollfd fds[] = {{.fd = server_fd(server), .events = POLLIN},
+                               {.fd = vm_machine_fd(vm), .events = POLLIN},
+                               {.fd = vm_monitor_fd(vm), .events = POLLIN}};
+        /* The first client has connected before the worker was there: if it is silent it has died. */
+        int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : -1);
+        if (ready == 0 && first_pending)
+            return;
+        if (fds[1].revents || fds[2].revents) {
+            vm_handle_events(vm);
+            status_refresh(server, vm);
+        }
+        for (struct server_request *request; (request = server_next(server)) != NULL; first_pending = false)
+            request_run(server, vm, request);
+    }
+}
+
+static bool worker_run(const struct arguments *arguments, struct err *err)
+{
+    AUTO_FREE char *dir = NULL;
+    AUTO_FREE char *socket_path = NULL;
+    AUTO_FD int client_fd = arguments->client_fd;
+    struct server *server;
+    struct vm *vm;
+
+    if (!vm_open(arguments->vm_dir, "worker", &vm, err))
+        return false;
+    bool ready = runtime_dir(arguments->vm_dir, &dir, err) &&
+                 ((socket_path = path_join(dir, RUNTIME_CONTROL_SOCKET)) || err_oom(err)) &&
+                 server_start(socket_path, dup(client_fd), &server, err);
+    if (ready) {
+        close(TAKE_FD(client_fd));
+        status_refresh(server, vm);
+        serve(server, vm, /* first_pending= */ true);
+        server_stop(server);
+    }
+    vm_close(vm);
+    return ready;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments arguments;
+    struct err err;
+
+    if (!arguments_read(argc, argv, &arguments)) {
+        fprintf(stderr, "usage: bough-worker --vm FOLDER [--client FD] (started by bough)\n");
+        return err_exit_status(ERR_USAGE);
+    }
+    signals_ignore();
+    log_set_level(LOG_INFO);
+    log_set_timestamps(true);
+    if (worker_run(&arguments, &err))
+        return EXIT_SUCCESS;
+    log_error("%s", err.text);
+    if (arguments.client_fd >= 0) {
+        struct err ignored;
+        json_t *message = wire_error(&err);
+        if (message)
+            (void)!wire_send(arguments.client_fd, message, 1000, &ignored);
+    }
+    return err_exit_status(err.code);
+}
