@@ -3,6 +3,7 @@
 #include "cli_text.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,17 +22,32 @@ const struct cli_command *cli_command(void)
     return running.command;
 }
 
-/* `bough: VERB: ` goes before every message. */
 static void message_begin(void)
 {
     fflush(stdout);
     fprintf(stderr, "bough: %s%s", running.verb, running.verb[0] != '\0' ? ": " : "");
 }
 
+/* Does the text begin with `part: `? */
+static bool begins_with_part(const char *text, const char *part)
+{
+    size_t length = strlen(part);
+
+    return length > 0 && strncmp(text, part, length) == 0 && text[length] == ':';
+}
+
 int cli_fail(const char *which, const struct err *err)
 {
-    message_begin();
-    if (which && strncmp(err->text, which, strlen(which)) != 0) {
+    /* What the operation itself has put in front is not said twice. */
+    bool says_verb = begins_with_part(err->text, running.verb);
+
+    if (says_verb) {
+        fflush(stdout);
+        fputs("bough: ", stderr);
+    } else {
+        message_begin();
+    }
+    if (which && !says_verb && !begins_with_part(err->text, which)) {
         text_print(stderr, which, TEXT_ONE_LINE);
         fputs(": ", stderr);
     }

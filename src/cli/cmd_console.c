@@ -202,16 +202,26 @@ static int console_run(struct console *console)
     return 0;
 }
 
-static const struct cli_syntax SYNTAX = {.operands_min = 1, .operands_max = 1};
+struct args {
+    bool json;
+};
+
+static const struct cli_option OPTIONS[] = {
+    {"json", CLI_FLAG, offsetof(struct args, json), NULL, "do not connect: print the socket's path as JSON"},
+};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
 int cmd_console(int argc, char **argv)
 {
     const struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: poll() must return */
+    struct args args = {0};
     struct cli_operands operands;
     int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, NULL, &operands, &status))
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
+    if (args.json)
+        return call_and_print(operands.items[0], "console", NULL, /* json= */ true, NULL);
     ended_by_signal = 0;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);

@@ -12,13 +12,15 @@
 struct args {
     uint64_t memory_bytes, cpus, generation;
     struct cli_list disks, nics;
-    const char *cdrom, *kernel, *initrd, *append, *display, *accel, *clock, *notes;
+    const char *cdrom, *kernel, *initrd, *append, *cpu, *display, *accel, *clock, *notes;
     bool json;
 };
 
 static const struct cli_option OPTIONS[] = {
     {"memory", CLI_SIZE, offsetof(struct args, memory_bytes), "SIZE", "such as 512M or 2G; default: 1G"},
     {"cpus", CLI_NUMBER, offsetof(struct args, cpus), "N", "default: 1"},
+    {"cpu", CLI_TEXT, offsetof(struct args, cpu), "MODEL",
+     "the processor that the guest sees, by QEMU's name"},
     {"disk", CLI_LIST, offsetof(struct args, disks), "DISK",
      "SIZE for a new disk, or FILE.vhd to use in place; then, if need be,\n"
      "                             ,bus=ide|scsi|virtio (a file whose name is a size: ./20G)"},
@@ -40,6 +42,8 @@ static const struct cli_option OPTIONS[] = {
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
+#define DISK_OPTION ",bus="
+
 /* One part of `a,b=c,d=e`: cuts it off *rest in place. NULL at the end. *ret_value: behind the `=`, or NULL.
  */
 static char *part_next(char **rest, char **ret_value)
@@ -57,7 +61,7 @@ static char *part_next(char **rest, char **ret_value)
 /* SIZE or FILE without `,bus=...`; any other comma is part of the file's name. */
 static size_t disk_what_length(const char *text)
 {
-    const char *options = strstr(text, ",bus=");
+    const char *options = strstr(text, DISK_OPTION);
 
     return options ? (size_t)(options - text) : strlen(text);
 }
@@ -73,7 +77,7 @@ static bool disk_add(json_t *disks, const char *text, struct err *err)
         return err_oom(err);
     if (*what == '\0')
         return err_set(err, ERR_USAGE, "--disk: '%s' names no size and no file", text);
-    if (text[length] != '\0' && !argument_text(disk, "bus", text + length + strlen(",bus="), err))
+    if (text[length] != '\0' && !argument_text(disk, "bus", text + length + strlen(DISK_OPTION), err))
         return false;
     if (size_parse(what, &size_bytes)) {
         if (size_bytes > INT64_MAX)
@@ -156,6 +160,7 @@ static bool arguments_fill(json_t *arguments, const char *name, const struct arg
            argument_path(arguments, "kernel", args->kernel, err) &&
            argument_path(arguments, "initrd", args->initrd, err) &&
            argument_text(arguments, "append", args->append, err) &&
+           argument_text(arguments, "cpu", args->cpu, err) &&
            argument_text(arguments, "display", args->display, err) &&
            argument_text(arguments, "accel", args->accel, err) &&
            argument_text(arguments, "clock", args->clock, err) &&

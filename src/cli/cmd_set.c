@@ -1,3 +1,4 @@
+#include "bytes.h"
 #include "cli_call.h"
 #include "cli_commands.h"
 #include "cli_output.h"
@@ -6,19 +7,27 @@
 #include <string.h>
 
 struct args {
-    bool json;
+    bool dry_run, json;
 };
 
-static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_option OPTIONS[] = {CLI_DRY_RUN(struct args), CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, -1};
 
-static bool is_path(const char *key)
+/* A path is meant from here, and who does the operation may be elsewhere. */
+static bool is_path(const char *key, const char *value)
 {
+    uint64_t size_bytes;
+
+    if (*value == '\0') /* takes the setting away */
+        return false;
+    if (strcmp(key, "disk") == 0) {
+        AUTO_FREE char *what = strndup(value, strcspn(value, ","));
+        return what && !size_parse(what, &size_bytes);
+    }
     return strcmp(key, "kernel") == 0 || strcmp(key, "initrd") == 0 || strcmp(key, "cdrom") == 0;
 }
 
-/* KEY=VALUE into settings. What keys and values there are is the VM's business; that a path is meant from
- * here is ours. An empty value takes the setting away. */
+/* KEY=VALUE into settings. What keys and values there are is the VM's business. */
 static bool setting_add(json_t *settings, const char *text, struct err *err)
 {
     const char *equals = strchr(text, '=');
@@ -30,7 +39,7 @@ static bool setting_add(json_t *settings, const char *text, struct err *err)
         return err_oom(err);
     if (json_object_get(settings, key))
         return err_set(err, ERR_USAGE, "'%s' is given twice", key);
-    if (is_path(key) && equals[1] != '\0')
+    if (is_path(key, equals + 1))
         return argument_path(settings, key, equals + 1, err);
     return argument_text(settings, key, equals + 1, err);
 }
@@ -64,6 +73,8 @@ int cmd_set(int argc, char **argv)
         if (!setting_add(settings, operands.items[i], &err))
             return err.code == ERR_USAGE ? cli_usage_error("%s", err.text)
                                          : cli_fail(operands.items[0], &err);
-    json_t *arguments = json_pack("{s:O}", "settings", settings);
-    return call_and_print(operands.items[0], "set", arguments, args.json, print_changed);
+    json_auto_t *arguments = json_pack("{s:O}", "settings", settings);
+    if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
+        return cli_fail(operands.items[0], &err);
+    return call_and_print(operands.items[0], "set", TAKE(arguments), args.json, print_changed);
 }
