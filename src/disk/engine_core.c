@@ -1,0 +1,279 @@
+#include "engine_core.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A slice of zeroing between two looks at everything else. */
+#define ZERO_SLICE_BYTES (64U << 20)
+#define ZERO_BUFFER_BYTES (256U << 10)
+
+static const uint8_t ZEROS[ZERO_BUFFER_BYTES];
+
+void request_list_append(struct request_list *list, struct request *request)
+{
+    request->next = NULL;
+    if (list->last)
+        list->last->next = request;
+    else
+        list->first = request;
+    list->last = request;
+}
+
+struct request *request_list_take(struct request_list *list)
+{
+    struct request *request = list->first;
+
+    if (!request)
+        return NULL;
+    list->first = request->next;
+    if (!list->first)
+        list->last = NULL;
+    return request;
+}
+
+void core_init(struct core *core, struct disk *disk, struct ring *ring)
+{
+    *core = (struct core){.disk = disk, .ring = ring};
+}
+
+void core_done(struct core *core)
+{
+    disk_next_top_abandon(TAKE(core->next_top));
+}
+
+void core_finish(struct core *core, struct request *request, int errnum)
+{
+    request->errnum = errnum;
+    request_list_append(&core->finished, request);
+}
+
+/* The end of a request's own work; durability, where it is asked for, comes behind. */
+static void request_work_ended(struct request *request, int errnum)
+{
+    struct core *core = request->core;
+
+    core->at_work--;
+    if (errnum == 0 && request->fua && request->kind != REQUEST_READ)
+        request_list_append(&core->flush.waiting, request);
+    else
+        core_finish(core, request, errnum);
+}
+
+static int request_fail(const struct request *request, const struct err *err)
+{
+    log_debug("disk request at %llu, %llu bytes: %s", (unsigned long long)request->offset,
+              (unsigned long long)request->length, err->text);
+    return err_errno(err);
+}
+
+static void request_round(struct request *request);
+
+static void piece_done(struct ring_op *op, int64_t result)
+{
+    struct request *request = ((struct request_piece *)(void *)op)->request;
+    struct core *core = request->core;
+
+    if (result < 0 && request->errnum == 0)
+        request->errnum = (int)-result;
+    if (--request->pieces_left > 0)
+        return;
+    if (request->errnum != 0) {
+        request_work_ended(request, request->errnum);
+        return;
+    }
+    if (request->kind != REQUEST_READ) {
+        disk_write_end(core->disk, request->offset + request->moved, request->round_length);
+        core->dirty_bytes += request->round_length;
+    }
+    request->moved += request->round_length;
+    request_round(request);
+}
+
+static const uint8_t *round_bytes(const struct request *request)
+{
+    return request->kind == REQUEST_ZERO_RESERVED ? ZEROS : request->bytes + request->moved;
+}
+
+/* Starts the pieces; done() of none comes before this has returned. */
+static void round_start(struct request *request, const struct disk_piece *pieces, size_t count)
+{
+    struct core *core = request->core;
+    const uint8_t *bytes = round_bytes(request);
+
+    request->pieces_left = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct request_piece *piece = &request->pieces[i];
+        piece->op.done = piece_done;
+        piece->request = request;
+        if (!pieces[i].file) {
+            memset((uint8_t *)(uintptr_t)bytes, 0, pieces[i].length);
+        } else if (request->kind == REQUEST_READ) {
+            request->holes_only = false;
+            request->pieces_left++;
+            ring_read(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset,
+                      (uint8_t *)(uintptr_t)bytes, pieces[i].length);
+        } else {
+            request->pieces_left++;
+            ring_write(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset, bytes, pieces[i].length);
+        }
+        bytes += pieces[i].length;
+    }
+}
+
+static bool round_map(struct request *request, struct disk_piece *pieces, size_t *ret_count, struct err *err)
+{
+    struct disk *disk = request->core->disk;
+    uint64_t offset = request->offset + request->moved;
+    uint64_t length = request->length - request->moved;
+
+    if (request->kind == REQUEST_READ)
+        return disk_map(disk, offset, length, pieces, REQUEST_PIECES, ret_count, err);
+    if (request->kind == REQUEST_ZERO_RESERVED && length > ZERO_BUFFER_BYTES)
+        length = ZERO_BUFFER_BYTES;
+    return disk_write_begin(disk, offset, length, pieces, REQUEST_PIECES, ret_count, err);
+}
+
+/* The next part of a read or a write: until it has pieces in flight, or has ended. */
+static void request_round(struct request *request)
+{
+    struct disk_piece pieces[REQUEST_PIECES];
+    size_t count;
+    struct err err;
+
+    while (request->moved < request->length) {
+        if (!round_map(request, pieces, &count, &err)) {
+            request_work_ended(request, request_fail(request, &err));
+            return;
+        }
+        if (count == 0) { /* would go on for ever */
+            request_work_ended(request, EIO);
+            return;
+        }
+        request->round_length = 0;
+        for (size_t i = 0; i < count; i++)
+            request->round_length += pieces[i].length;
+        round_start(request, pieces, count);
+        if (request->pieces_left > 0)
+            return;
+        request->moved += request->round_length;
+    }
+    request_work_ended(request, 0);
+}
+
+static void request_start(struct request *request)
+{
+    struct core *core = request->core;
+
+    if (request->kind == REQUEST_FLUSH) {
+        request_list_append(&core->flush.waiting, request);
+        return;
+    }
+    core->at_work++;
+    if (request->kind == REQUEST_ZERO)
+        request_list_append(&core->zeroing, request);
+    else
+        request_round(request);
+}
+
+void core_submit(struct core *core, struct request *request)
+{
+    request->core = core;
+    request->errnum = 0;
+    request->moved = 0;
+    request->holes_only = request->kind == REQUEST_READ;
+    if (core->switched)
+        request_list_append(&core->held, request);
+    else
+        request_start(request);
+}
+
+/* disk_zero() works at once; long ranges are cut, so that others get their turn between. */
+static void zeroing_turn(struct core *core)
+{
+    struct request_list list = core->zeroing;
+    struct request *request;
+
+    core->zeroing = (struct request_list){0};
+    while ((request = request_list_take(&list))) {
+        struct err err;
+        uint64_t rest = request->length - request->moved;
+        uint64_t slice = rest < ZERO_SLICE_BYTES ? rest : ZERO_SLICE_BYTES;
+        if (!disk_zero(core->disk, request->offset + request->moved, slice, &err)) {
+            request_work_ended(request, request_fail(request, &err));
+            continue;
+        }
+        core->dirty_bytes += VHD_SECTOR;
+        request->moved += slice;
+        if (request->moved < request->length)
+            request_list_append(&core->zeroing, request);
+        else
+            request_work_ended(request, 0);
+    }
+}
+
+void core_switch_top(struct core *core, void (*switched)(void *context), void *context)
+{
+    core->switched = switched;
+    core->switched_context = context;
+}
+
+static void switch_turn(struct core *core)
+{
+    struct request *request;
+
+    if (!core->switched || core->at_work > 0)
+        return;
+    void (*switched)(void *context) = TAKE(core->switched);
+    if (core->next_top)
+        disk_seal_and_push(core->disk, TAKE(core->next_top));
+    while ((request = request_list_take(&core->held)))
+        request_start(request);
+    switched(core->switched_context);
+}
+
+static void count_finished(struct core_counters *counters, const struct request *request)
+{
+    if (request->kind == REQUEST_READ) {
+        counters->reads++;
+        counters->read_bytes += request->moved;
+    } else if (request->kind == REQUEST_FLUSH) {
+        counters->flushes++;
+    } else {
+        counters->writes++;
+        counters->written_bytes += request->kind == REQUEST_WRITE ? request->moved : 0;
+    }
+}
+
+static void finished_turn(struct core *core)
+{
+    struct request_list list = core->finished;
+    struct request *request;
+
+    core->finished = (struct request_list){0};
+    while ((request = request_list_take(&list))) {
+        count_finished(&core->counters, request);
+        request->done(request, request->errnum);
+    }
+}
+
+void core_turn(struct core *core)
+{
+    zeroing_turn(core);
+    switch_turn(core);
+    flush_turn(core);
+    finished_turn(core);
+}
+
+bool core_is_busy(const struct core *core)
+{
+    return core->zeroing.first || core->finished.first || (core->flush.waiting.first && !core->flush.running) ||
+           (core->switched && core->at_work == 0);
+}
+
+bool core_is_idle(const struct core *core)
+{
+    return core->at_work == 0 && !core->held.first && !core->finished.first && !core->flush.waiting.first &&
+           !core->flush.running && !core->switched;
+}

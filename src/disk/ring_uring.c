@@ -1,0 +1,151 @@
+/* The ring on io_uring: sockets and files in one queue, submitted in batches by the wait. */
+#include "log.h"
+#include "ring_backend.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#define QUEUE_ENTRIES     256U
+#define COMPLETION_ENTRIES 4096U
+#define REAP_BATCH        64U
+
+struct uring {
+    struct ring ring;
+    struct io_uring kernel;
+};
+
+static const struct ring_backend URING_BACKEND;
+
+static struct uring *uring_of(struct ring *ring)
+{
+    return (struct uring *)ring;
+}
+
+bool ring_is_io_uring(const struct ring *ring)
+{
+    return ring->backend == &URING_BACKEND;
+}
+
+struct ring *ring_uring_new(void)
+{
+    /* Newest first: completions only when we ask for them and no interrupts for them; 6.1 has it all. */
+    static const unsigned FLAGS[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+                                     IORING_SETUP_COOP_TASKRUN, 0};
+    struct uring *uring = calloc(1, sizeof *uring);
+
+    if (!uring)
+        return NULL;
+    uring->ring.backend = &URING_BACKEND;
+    for (size_t i = 0; i < ARRAY_SIZE(FLAGS); i++) {
+        struct io_uring_params params = {.flags = FLAGS[i] | IORING_SETUP_CQSIZE, .cq_entries = COMPLETION_ENTRIES};
+        int result = io_uring_queue_init_params(QUEUE_ENTRIES, &uring->kernel, &params);
+        /* Without these two an operation could be lost, or would need its own threads for sockets. */
+        unsigned needed = IORING_FEAT_NODROP | IORING_FEAT_FAST_POLL;
+        if (result == 0 && (params.features & needed) == needed)
+            return &uring->ring;
+        if (result == 0)
+            io_uring_queue_exit(&uring->kernel);
+        log_debug("io_uring with flags %#x: error %d", FLAGS[i], -result);
+    }
+    free(uring);
+    return NULL;
+}
+
+static void uring_destroy(struct ring *ring)
+{
+    io_uring_queue_exit(&uring_of(ring)->kernel);
+    free(ring);
+}
+
+static struct io_uring_sqe *sqe_get(struct uring *uring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->kernel);
+
+    /* The queue is full: hand it over. EBUSY and EAGAIN mean that completions have to be taken first, which
+     * submit_and_get_events() lets the kernel spill into its overflow list. */
+    while (!sqe) {
+        io_uring_submit_and_get_events(&uring->kernel);
+        sqe = io_uring_get_sqe(&uring->kernel);
+    }
+    return sqe;
+}
+
+static void uring_submit(struct ring *ring, struct ring_op *op)
+{
+    struct io_uring_sqe *sqe = sqe_get(uring_of(ring));
+    /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by ring_step_ended(). */
+    unsigned rest = op->length - op->moved > (1U << 30) ? 1U << 30 : (unsigned)(op->length - op->moved);
+
+    switch (op->kind) {
+    case RING_READ:
+        io_uring_prep_read(sqe, op->fd, op->bytes + op->moved, rest, op->offset + op->moved);
+        break;
+    case RING_WRITE:
+        io_uring_prep_write(sqe, op->fd, op->bytes + op->moved, rest, op->offset + op->moved);
+        break;
+    case RING_SYNC:
+        io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+        break;
+    case RING_RECV:
+        io_uring_prep_recv(sqe, op->fd, op->bytes, op->length, 0);
+        break;
+    case RING_SEND:
+        io_uring_prep_sendmsg(sqe, op->fd, &op->message, MSG_NOSIGNAL);
+        break;
+    case RING_POLL:
+        io_uring_prep_poll_add(sqe, op->fd, POLLIN);
+        break;
+    }
+    io_uring_sqe_set_data(sqe, op);
+}
+
+static void uring_cancel(struct ring *ring, struct ring_op *op)
+{
+    struct io_uring_sqe *sqe = sqe_get(uring_of(ring));
+
+    io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
+    io_uring_sqe_set_data(sqe, NULL); /* its own end is of no interest */
+}
+
+/* Operations are copied out and the queue's heads moved on before done() is called, which may submit more. */
+static unsigned uring_reap(struct uring *uring)
+{
+    struct io_uring_cqe *cqes[REAP_BATCH];
+    struct ring_op *ops[REAP_BATCH];
+    int results[REAP_BATCH];
+    unsigned count = io_uring_peek_batch_cqe(&uring->kernel, cqes, REAP_BATCH);
+
+    for (unsigned i = 0; i < count; i++) {
+        ops[i] = io_uring_cqe_get_data(cqes[i]);
+        results[i] = cqes[i]->res;
+    }
+    io_uring_cq_advance(&uring->kernel, count);
+    for (unsigned i = 0; i < count; i++)
+        if (ops[i])
+            ring_step_ended(&uring->ring, ops[i], ops[i]->kind == RING_POLL && results[i] > 0 ? 0 : results[i]);
+    return count;
+}
+
+static bool uring_wait(struct ring *ring, bool block, struct err *err)
+{
+    struct uring *uring = uring_of(ring);
+    int result = block ? io_uring_submit_and_wait(&uring->kernel, 1)
+                       : io_uring_submit_and_get_events(&uring->kernel);
+
+    if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
+        return err_sys(err, -result, "io_uring");
+    /* A bounded number of rounds, so that a busy file cannot keep the caller from its other duties. */
+    for (unsigned round = 0; round < COMPLETION_ENTRIES / REAP_BATCH; round++)
+        if (uring_reap(uring) < REAP_BATCH)
+            break;
+    return true;
+}
+
+static const struct ring_backend URING_BACKEND = {
+    .submit = uring_submit,
+    .cancel = uring_cancel,
+    .wait = uring_wait,
+    .destroy = uring_destroy,
+};
