@@ -9,7 +9,7 @@
  *
  * The counter's file is a ring of 4 KiB records, record N % RING_RECORDS holding N, so that a disk newer than the
  * memory shows as well as an older one. It is read back past the page cache. The same counter stands in memory in a page
- * that begins with a magic, so that a memory image can be searched for it. Parameters are taken from the environment,
+ * that begins with a magic of its own, so that a memory image can be searched for it. Parameters are taken from the environment,
  * where the kernel puts what it does not know: bough_step_ms, bough_disk, bough_label. */
 #include <dirent.h>
 #include <errno.h>
@@ -48,7 +48,7 @@ struct record {
     char rest[RECORD_BYTES - 32];
 };
 
-static struct record memory __attribute__((aligned(RECORD_BYTES))); /* what a memory image is searched for */
+static struct record *memory; /* what a memory image is searched for: one page, shared with what is forked */
 static struct record buffer __attribute__((aligned(RECORD_BYTES)));
 static int counter_fd = -1, counter_direct_fd = -1, power_fd = -1;
 static long step_ms = 100;
@@ -200,6 +200,23 @@ static void open_console(void) {
     if (fd > 2) close(fd);
 }
 
+/* A magic is put together from halves, so that it stands nowhere else in memory. */
+static void put_magic(char magic[static 16], const char *rest) {
+    memset(magic, 0, 16);
+    strcpy(magic, "bough-");
+    strcat(magic, rest);
+}
+
+static void make_memory(void) {
+    memory = mmap(NULL, sizeof *memory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        say("E no memory");
+        _exit(1);
+    }
+    put_magic(memory->magic, "memory");
+    mlock(memory, sizeof *memory);
+}
+
 static void start_up(void) {
     mkdir("/proc", 0755), mkdir("/sys", 0755), mkdir("/dev", 0755), mkdir("/tmp", 01777);
     mount("proc", "/proc", "proc", 0, "");
@@ -211,13 +228,12 @@ static void start_up(void) {
     setenv("HOME", "/", 1);
     const char *step = getenv("bough_step_ms");
     if (step != NULL) step_ms = atol(step);
-    memcpy(memory.magic, "bough-", 6); /* put together here, so that it stands nowhere else in memory */
-    memcpy(memory.magic + 6, "counter-", 8);
     credit_entropy();
-    memory.nonce = fresh_random();
+    make_memory();
+    memory->nonce = fresh_random();
     if (find_disk() && mount_disk()) open_counter();
     open_power_button();
-    say("R ready %016" PRIx64 " %s", memory.nonce, device);
+    say("R ready %016" PRIx64 " %s", memory->nonce, device);
 }
 
 /* --- a step --- */
@@ -229,22 +245,23 @@ static uint64_t disk_counter(uint64_t counter) {
         say("E read counter: %s", strerror(errno));
         return 0;
     }
-    bool ours = memcmp(buffer.magic, memory.magic, sizeof memory.magic) == 0 && buffer.nonce == memory.nonce;
-    return ours ? buffer.counter : 0;
+    return buffer.nonce == memory->nonce ? buffer.counter : 0;
 }
 
 static void step(void) {
-    uint64_t found = memory.counter;
+    uint64_t found = memory->counter;
     if (counter_fd >= 0) {
-        uint64_t next = disk_counter(memory.counter + 1);
-        found = next > memory.counter ? next : disk_counter(memory.counter);
+        uint64_t next = disk_counter(memory->counter + 1);
+        found = next > memory->counter ? next : disk_counter(memory->counter);
     }
-    say("T %016" PRIx64 " %" PRIu64 " %" PRIu64, memory.nonce, memory.counter, found);
-    if (found != memory.counter) say("E memory %" PRIu64 " disk %" PRIu64, memory.counter, found);
-    memory.counter++;
+    say("T %016" PRIx64 " %" PRIu64 " %" PRIu64, memory->nonce, memory->counter, found);
+    if (found != memory->counter) say("E memory %" PRIu64 " disk %" PRIu64, memory->counter, found);
+    memory->counter++;
     if (counter_fd < 0) return;
-    off_t offset = (off_t)(memory.counter % RING_RECORDS) * RECORD_BYTES;
-    if (pwrite(counter_fd, &memory, sizeof memory, offset) != RECORD_BYTES) say("E write counter: %s", strerror(errno));
+    off_t offset = (off_t)(memory->counter % RING_RECORDS) * RECORD_BYTES;
+    buffer.nonce = memory->nonce, buffer.counter = memory->counter;
+    put_magic(buffer.magic, "disk");
+    if (pwrite(counter_fd, &buffer, sizeof buffer, offset) != RECORD_BYTES) say("E write counter: %s", strerror(errno));
     if (fdatasync(counter_fd) != 0) say("E sync counter: %s", strerror(errno));
 }
 

@@ -257,7 +257,7 @@ def memory_counters(file):
     return found
 
 
-AGENT_PAGE = b"bough-counter-\0\0"
+AGENT_PAGE, AGENT_RECORD = b"bough-memory".ljust(16, b"\0"), b"bough-disk".ljust(16, b"\0")
 
 
 def disk_counter(image, nonce):
@@ -269,7 +269,7 @@ def disk_counter(image, nonce):
         data = ring.read_bytes()
     records = [data[i:i + 32] for i in range(0, len(data), 4096)]
     ours = [int.from_bytes(r[24:32], "little") for r in records
-            if r[:16] == AGENT_PAGE and f"{int.from_bytes(r[16:24], 'little'):016x}" == nonce]
+            if r[:16] == AGENT_RECORD and f"{int.from_bytes(r[16:24], 'little'):016x}" == nonce]
     return max(ours, default=0)
 
 

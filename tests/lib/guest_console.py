@@ -15,6 +15,7 @@ class Console:
 
     def __init__(self, path, deadline_s=60):
         self.lines = []  # (time.monotonic() of arrival, text)
+        self.error = None  # the first E line
         self.closed = False
         self._news = threading.Condition()
         self._socket = _connect(path, deadline_s)
@@ -47,7 +48,10 @@ class Console:
             *whole, pending = pending.split(b"\n")
             with self._news:
                 for line in whole:
-                    self.lines.append((now, line.decode("utf-8", "replace").rstrip("\r")))
+                    text = line.decode("utf-8", "replace").rstrip("\r")
+                    self.lines.append((now, text))
+                    if text.startswith("E ") and self.error is None:
+                        self.error = text
                 self.closed = not more
                 self._news.notify_all()
             if not more:
@@ -61,18 +65,19 @@ class Console:
         with self._news:
             return len(self.lines)
 
-    def wait(self, pattern, deadline_s=60, since=0, allow_errors=False):
-        """The first line from `since` on that matches, as (arrival, match). An E line of the guest is a failure."""
+    def wait(self, pattern, deadline_s=60, since=0):
+        """The first line from `since` on that matches, as (arrival, match). An E line of the guest, now or ever, is a
+        failure."""
         pattern = re.compile(pattern)
         end = time.monotonic() + deadline_s
         at = since
         with self._news:
             while True:
+                if self.error is not None:
+                    raise GuestError(f"the guest says: {self.error}")
                 while at < len(self.lines):
                     arrival, text = self.lines[at]
                     at += 1
-                    if text.startswith("E ") and not allow_errors:
-                        raise GuestError(f"the guest says: {text}")
                     match = pattern.search(text)
                     if match:
                         return arrival, match

@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+"""Re-snapshot identity, and a memory image that nothing writes."""
+
+import time
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+from bough_test import identity, is_alive, main, sha256  # noqa: E402
+
+
+def different_pages(one, other):
+    a, b = one.read_bytes(), other.read_bytes()
+    assert len(a) == len(b), (len(a), len(b))
+    return [at for at in range(0, len(a), 4096) if a[at:at + 4096] != b[at:at + 4096]]
+
+
+def claim_restored_paused_and_snapshotted_again_the_memory_image_is_byte_identical(home):
+    vm, console = home.booted_guest()
+    console.command("fill 16 1")
+    console.command("dirty 16")
+    first = vm.snapshot("first")["guid"]
+    vm.do("apply", first, "--no-start")
+    vm.do("start", "--paused")
+    again = vm.snapshot("again")["guid"]
+    assert vm.state() == "paused"
+    pages = different_pages(vm.memory_file(first), vm.memory_file(again))
+    assert len(pages) <= 1, f"{len(pages)} pages differ, not just that of a generation id: {pages[:8]}"
+    vm.do("resume")
+    assert vm.console().step()
+
+
+def claim_memory_image_is_not_written_by_the_vm_restored_from_it(home):
+    vm, console = home.booted_guest()
+    console.command("fill 32 1")
+    point = vm.snapshot()["guid"]
+    files = [vm.memory_file(point), vm.state_file(point), vm.snapshot_xml(point)]
+    then = [identity(f) for f in files]
+    vm.do("revert")
+    console = vm.console()
+    hash_then = console.command("hash")
+    console.command("fill 32 2")
+    assert console.command("hash") != hash_then
+    assert int(console.command("scribble 3").split()[1]) >= 32
+    assert [identity(f) for f in files] == then
+    vm.do("stop", "--force")
+    assert [identity(f) for f in files] == then
+    vm.do("revert")
+    assert vm.console().command("hash") == hash_then
+
+
+def claim_second_snapshot_of_a_restored_vm_does_not_touch_the_first(home):
+    vm, _ = home.booted_guest()
+    first = vm.snapshot("first")["guid"]
+    then = sha256(vm.memory_file(first))
+    vm.do("revert")
+    console = vm.console()
+    console.command("fill 16 3")
+    hash_second = console.command("hash")
+    second = vm.snapshot("second")["guid"]
+    assert sha256(vm.memory_file(first)) == then
+    vm.do("apply", first)
+    assert vm.console().command("hash") != hash_second
+    vm.do("apply", second)
+    assert vm.console().command("hash") == hash_second
+
+
+def claim_revert_ends_the_old_qemu_and_leaves_just_one(home):
+    vm, _ = home.booted_guest()
+    vm.snapshot()
+    old = vm.do("show")["qemu_pid"]
+    vm.do("revert")
+    new = vm.do("show")["qemu_pid"]
+    assert old != new and is_alive(new)
+    end = time.monotonic() + 5
+    while is_alive(old) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not is_alive(old), "the QEMU of before the revert still runs"
+
+
+main(globals())
