@@ -16,6 +16,7 @@
 static void guest_free(struct guest *guest)
 {
     config_free(guest->config);
+    config_free(guest->next);
     for (size_t i = 0; i < guest->disk_count && guest->sockets; i++)
         free(guest->sockets[i]);
     free(guest->sockets);
@@ -25,8 +26,16 @@ static void guest_free(struct guest *guest)
     free(guest);
 }
 
+static bool is_dropped(const struct guest *guest, size_t disk, const struct guest_dropped *dropped)
+{
+    for (size_t i = 0; dropped && i < dropped->count; i++)
+        if (strcmp(dropped->paths[i], guest->config->disks[disk].path) == 0)
+            return true;
+    return false;
+}
+
 /* Every engine is closed, also after a failure; the first one is told. */
-static bool engines_stop(struct guest *guest, bool in_order, struct err *err)
+static bool engines_stop(struct guest *guest, const struct guest_dropped *dropped, struct err *err)
 {
     bool all = true;
 
@@ -35,7 +44,7 @@ static bool engines_stop(struct guest *guest, bool in_order, struct err *err)
         struct err one = ERR_INIT;
         if (!engine)
             continue;
-        if (!in_order)
+        if (is_dropped(guest, i, dropped))
             engine_abandon(engine);
         else if (!engine_stop(engine, &one) && all) {
             *err = one;
@@ -53,12 +62,12 @@ static void guest_forget_dirs(const struct guest *guest)
         runtime_remove(guest->disks_dir);
 }
 
-bool guest_end(struct guest *guest, bool in_order, struct err *err)
+bool guest_end(struct guest *guest, const struct guest_dropped *dropped, struct err *err)
 {
     if (!guest)
         return true;
     machine_kill(TAKE(guest->machine));
-    bool closed = engines_stop(guest, in_order, err);
+    bool closed = engines_stop(guest, dropped, err);
     guest_forget_dirs(guest);
     guest_free(guest);
     return closed;
@@ -69,7 +78,7 @@ void guest_release(struct guest *guest)
     struct err err;
 
     machine_release(TAKE(guest->machine));
-    if (!engines_stop(guest, true, &err))
+    if (!engines_stop(guest, /* dropped= */ NULL, &err))
         log_error("%s", err.text);
     guest_free(guest);
 }
@@ -199,6 +208,7 @@ static bool guest_fill(struct guest *guest, const struct config *config, const s
 {
     if (!(guest->config = config_copy(config)))
         return err_oom(err);
+    guest->resources_held = options->hold_host_resources;
     if (!accel_resolve(config->accel, &guest->accel, err))
         return false;
     if (options->state_path && !memory_check(options, config, err))
@@ -216,7 +226,7 @@ bool guest_start(const struct config *config, const struct guest_options *option
     if (!guest)
         return err_oom(err);
     if (!guest_fill(guest, config, options, err)) {
-        guest_end(guest, true, &ignored);
+        guest_end(guest, /* dropped= */ NULL, &ignored);
         return false;
     }
     *ret_guest = guest;
@@ -236,7 +246,16 @@ bool guest_reload(struct guest *guest, const struct guest_options *options, stru
     free(guest->process_dir);
     guest->machine = machine;
     guest->process_dir = process_dir;
+    guest->resources_held = options->hold_host_resources;
     return true;
+}
+
+bool guest_take_resources(struct guest *guest, struct err *err)
+{
+    if (!guest->resources_held)
+        return true;
+    guest->resources_held = false;
+    return machine_take_host_resources(guest->machine, guest->config, err);
 }
 
 static void tops_give_up(struct guest *guest)
@@ -253,24 +272,33 @@ bool guest_prepare_tops(struct guest *guest, const struct config *config, struct
     if (config->disk_count != guest->disk_count)
         return err_set(err, ERR_INTERNAL, "the guest has %zu disks, its next tops are %zu", guest->disk_count,
                        config->disk_count);
+    AUTO_CONFIG struct config *next = config_copy(config);
+    if (!next)
+        return err_oom(err);
     for (size_t i = 0; i < guest->disk_count; i++) {
         if (guest->engines[i] && !engine_prepare_top(guest->engines[i], config->disks[i].path, err)) {
             tops_give_up(guest);
             return false;
         }
     }
-    guest->tops_prepared = true;
+    config_free(guest->next);
+    guest->next = TAKE(next);
     return true;
 }
 
 void guest_switch_tops(struct guest *guest)
 {
-    if (!guest->tops_prepared)
+    if (!guest->next)
         return;
     for (size_t i = 0; i < guest->disk_count; i++)
         if (guest->engines[i])
             engine_switch_top(guest->engines[i]);
-    guest->tops_prepared = false;
+    for (size_t i = 0; i < guest->disk_count; i++) {
+        char *sealed = guest->config->disks[i].path;
+        guest->config->disks[i].path = guest->next->disks[i].path;
+        guest->next->disks[i].path = sealed;
+    }
+    config_free(TAKE(guest->next));
 }
 
 bool guest_flush(struct guest *guest, struct err *err)

@@ -9,7 +9,8 @@
 #include "ram.h"
 
 struct guest {
-    struct config *config;    /* owned: what this process was started from; disk paths follow the tops */
+    struct config *config;    /* owned: what this process was started from; the disks' paths follow their tops */
+    struct config *next;      /* owned: engine_prepare_top() is done for its disks, engine_switch_top() not yet; else NULL */
     enum config_accel accel;  /* the one it runs under */
     struct machine *machine;
     char *process_dir;        /* QEMU's own directory in the runtime directory */
@@ -17,7 +18,7 @@ struct guest {
     struct engine **engines;  /* one for each of config's disks; NULL for optical drives */
     char **sockets;           /* likewise */
     size_t disk_count;        /* of engines and sockets */
-    bool tops_prepared;       /* engine_prepare_top() done, engine_switch_top() not yet */
+    bool resources_held;      /* forwarded ports are not its own yet */
 };
 
 struct guest_options {
@@ -36,14 +37,20 @@ bool guest_start(const struct config *config, const struct guest_options *option
 /* Replaces the process by one that has loaded the memory from state_path, on the same engines: for a guest that stands still and whose
  * process is used up by a completed save. On failure the old process stays. */
 bool guest_reload(struct guest *guest, const struct guest_options *options, struct err *err) MUST_CHECK;
-/* The process is killed if it lives. in_order: disks are flushed and closed (*err tells a failure of that); otherwise they are
- * dropped as they are, because nobody will read them again. Frees in any case; accepts NULL. */
-bool guest_end(struct guest *guest, bool in_order, struct err *err);
+/* The process is killed if it lives. Disks are flushed and closed (*err tells a failure of that), but for those whose top is among
+ * the dropped paths (may be NULL): they are left as they are, because nobody will read them again. Frees in any case; accepts NULL. */
+struct guest_dropped {
+    const char *const *paths;
+    size_t count;
+};
+bool guest_end(struct guest *guest, const struct guest_dropped *dropped, struct err *err);
 /* The handle alone; QEMU goes on without disks until a manager serves them again. Engines are closed in order. */
 void guest_release(struct guest *guest);
 
 /* Each engine opens the disk image that config names as its next top. All or none. */
 bool guest_prepare_tops(struct guest *guest, const struct config *config, struct err *err) MUST_CHECK;
+/* Forwarded ports and the like, once the process that had them is gone. */
+bool guest_take_resources(struct guest *guest, struct err *err) MUST_CHECK;
 /* At once, in memory; nothing happens if no tops are prepared. */
 void guest_switch_tops(struct guest *guest);
 bool guest_flush(struct guest *guest, struct err *err) MUST_CHECK;

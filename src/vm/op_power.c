@@ -77,7 +77,7 @@ bool op_start(struct vm *vm, const json_t *args, const struct progress *progress
         return err_prefix(err, "start: %s", vm_config(vm)->name);
     }
     if (saved && !saved_state_drop(vm, "start", err)) {
-        guest_end(guest, true, &ignored);
+        guest_end(guest, /* dropped= */ NULL, &ignored);
         store_alive_unlock(vm->store);
         return false;
     }
@@ -140,7 +140,7 @@ bool op_stop(struct vm *vm, const json_t *args, const struct progress *progress,
         return saved_state_drop(vm, "stop", err) && vm_answer_state(vm, ret_value, err);
     }
     if (force)
-        vm_present_end(vm, true);
+        vm_present_end(vm);
     else if (!stop_gently(vm, timeout_s, progress, err))
         return false;
     return vm_answer_state(vm, ret_value, err);

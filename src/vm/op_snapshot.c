@@ -24,7 +24,7 @@ static void paused_guest_renew(struct vm *vm, const struct config *snapshot)
                   err.text);
         return;
     }
-    if (!machine_take_host_resources(vm->present->machine, vm->present->config, &err))
+    if (!guest_take_resources(vm->present, &err))
         log_error("%s", err.text);
 }
 

@@ -125,6 +125,27 @@ void runtime_remove(const char *process_dir)
     rmdir(process_dir);
 }
 
+static bool is_process_dir(const char *name)
+{
+    return name[strspn(name, "0123456789")] == '\0';
+}
+
+static int sweep_entry(void *context, const char *name)
+{
+    AUTO_FREE char *path = path_join(context, name);
+
+    if (path && is_process_dir(name))
+        runtime_remove(path);
+    return 0;
+}
+
+void runtime_sweep(const char *dir)
+{
+    struct err ignored;
+
+    (void)!io_list(&io_real, dir, sweep_entry, (void *)dir, &ignored);
+}
+
 struct process_scan {
     const char *dir;
     bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time, struct err *err);
@@ -145,7 +166,7 @@ static int scan_entry(void *context, const char *name)
 
     if (!record)
         return ENOMEM;
-    if (name[strspn(name, "0123456789")] != '\0' || !file_read_all(&io_real, record, 64, &text, &ignored))
+    if (!is_process_dir(name) || !file_read_all(&io_real, record, 64, &text, &ignored))
         return 0;
     if (sscanf((const char *)text.data, "%d %" SCNu64, &pid, &start_time) != 2 || pid <= 1)
         return 0;

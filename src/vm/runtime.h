@@ -21,6 +21,8 @@ bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err) MUST_
 bool runtime_record_process(const char *process_dir, pid_t pid, uint64_t start_time, struct err *err) MUST_CHECK;
 /* Removes a process directory and all in it. What is not there is fine. */
 void runtime_remove(const char *process_dir);
+/* Removes all process directories: nothing of the VM is alive. */
+void runtime_sweep(const char *dir);
 /* Calls each for every recorded process, with its directory. Ends early when it fails. */
 bool runtime_each_process(const char *dir,
                           bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time,

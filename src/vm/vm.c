@@ -79,6 +79,7 @@ bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct er
                        "%s: its guest still runs, but its worker has ended; `bough stop --force` ends the guest, "
                        "the disks keep what was flushed", path_base(vm_dir));
     }
+    runtime_sweep(vm->runtime_dir);
     *ret_vm = vm;
     return true;
 }
@@ -110,13 +111,13 @@ int vm_monitor_fd(const struct vm *vm)
     return vm->present ? qmp_fd(machine_qmp(vm->present->machine)) : -1;
 }
 
-void vm_present_end(struct vm *vm, bool in_order)
+void vm_present_end(struct vm *vm)
 {
     struct err err;
 
     if (!vm->present)
         return;
-    if (!guest_end(TAKE(vm->present), in_order, &err))
+    if (!guest_end(TAKE(vm->present), /* dropped= */ NULL, &err))
         log_error("close the disks: %s", err.text);
     store_alive_unlock(vm->store);
 }
@@ -142,7 +143,7 @@ void vm_handle_events(struct vm *vm)
             if (poll(&pidfd, 1, 2000) > 0)
                 break;
             log_error("the monitor of QEMU is gone (%s): ending it", err.text);
-            vm_present_end(vm, true);
+            vm_present_end(vm);
             return;
         }
         if (!event)
@@ -154,7 +155,7 @@ void vm_handle_events(struct vm *vm)
         return;
     machine_last_words(vm->present->machine, words, sizeof words);
     log_info("QEMU has ended: %s", words);
-    vm_present_end(vm, true);
+    vm_present_end(vm);
 }
 
 bool vm_machine_state(struct vm *vm, enum plan_machine *ret_machine, char run_state[32], struct err *err)

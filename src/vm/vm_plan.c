@@ -101,16 +101,22 @@ static bool stop_present(struct plan_context *context, struct err *err)
     return machine_stop(vm->present->machine, err);
 }
 
-/* The disks of a present that is dropped are written in order only if a snapshot shares unsynced layers with them; a plan has
- * flushed those before. */
-static bool drop_present(struct plan_context *context)
+/* Working layers that the plan removes need not reach the disk any more; all else is closed in order. */
+static bool drop_present(struct plan_context *context, const struct plan *plan, struct err *err)
 {
     struct vm *vm = context->vm;
-    struct err err;
+    AUTO_FREE const char **paths = calloc(plan->step_count + 1, sizeof *paths);
+    struct guest_dropped dropped = {.paths = paths};
+    struct err close_err;
 
+    if (!paths)
+        return err_oom(err);
+    for (size_t i = 0; i < plan->step_count; i++)
+        if (plan->steps[i].kind == STEP_REMOVE_FILE)
+            paths[dropped.count++] = plan->steps[i].path;
     context->present_stopped = false;
-    if (vm->present && !guest_end(TAKE(vm->present), /* in_order= */ false, &err))
-        log_error("close the disks: %s", err.text);
+    if (vm->present && !guest_end(TAKE(vm->present), &dropped, &close_err))
+        log_error("close the disks: %s", close_err.text);
     if (!vm->target)
         store_alive_unlock(vm->store);
     return true;
@@ -128,7 +134,7 @@ static bool run_target(struct plan_context *context, const struct step *step, st
     context->run->target_ran_us = vm_now_us();
     /* A forwarded port that is taken meanwhile is no reason to lose the guest that runs again. */
     struct err resource_err;
-    if (!machine_take_host_resources(vm->present->machine, vm->present->config, &resource_err))
+    if (!guest_take_resources(vm->present, &resource_err))
         log_error("%s", resource_err.text);
     return true;
 }
@@ -151,7 +157,7 @@ static bool machine_step(void *opaque, struct plan *plan, size_t index, struct e
     case STEP_STOP_PRESENT:
         return stop_present(context, err);
     case STEP_DROP_PRESENT:
-        return drop_present(context);
+        return drop_present(context, plan, err);
     case STEP_RUN_TARGET:
         return run_target(context, step, err);
     default:
@@ -168,7 +174,7 @@ static void machine_abort(void *opaque, const struct plan *plan, size_t index)
     (void)plan;
     (void)index;
     if (vm->target)
-        guest_end(TAKE(vm->target), true, &err);
+        guest_end(TAKE(vm->target), /* dropped= */ NULL, &err);
     if (!vm->present) {
         store_alive_unlock(vm->store);
         return;

@@ -33,8 +33,8 @@ struct plan_source vm_plan_source(void);
  * for generation 1. */
 bool vm_guest_options(struct vm *vm, const struct config *config, struct guest_options *ret_options,
                       char **ret_nvram, struct err *err) MUST_CHECK;
-/* The machine has ended, by itself or by us: disks closed, locks let go, Off. */
-void vm_present_end(struct vm *vm, bool in_order);
+/* The machine is ended if it lives, the disks are closed, the alive lock is let go: Off. */
+void vm_present_end(struct vm *vm);
 
 /* Runs a plan, with its machine steps. saved (may be NULL) tells of STEP_SAVE_MEMORY. */
 struct vm_plan_run {
