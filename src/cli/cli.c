@@ -89,11 +89,12 @@ static void table_print(const struct cli_table *table, FILE *stream)
     fprintf(stream, "\n`%s help COMMAND` tells more.\n", table->prefix);
 }
 
-static int command_run(const struct cli_command *command, int argc, char **argv)
+static int command_run(const struct cli_table *table, const struct cli_command *command, int argc,
+                       char **argv)
 {
-    size_t length = strlen(running.verb);
+    const char *group = strchr(table->prefix, ' '); /* "bough disk": its verbs are "disk create", ... */
 
-    snprintf(running.verb + length, sizeof running.verb - length, "%s%s", length > 0 ? " " : "",
+    snprintf(running.verb, sizeof running.verb, "%s%s%s", group ? group + 1 : "", group ? " " : "",
              command->name);
     running.command = command;
     return command->action(argc, argv);
@@ -112,11 +113,12 @@ static int help_run(const struct cli_table *table, int argc, char **argv)
     if (!command)
         return cli_usage_error("there is no command '%s'", argv[2]);
     char *help_argv[] = {argv[2], argc > 3 ? argv[3] : help_option, argc > 3 ? help_option : NULL, NULL};
-    return command_run(command, argc > 3 ? 3 : 2, help_argv);
+    return command_run(table, command, argc > 3 ? 3 : 2, help_argv);
 }
 
 int cli_dispatch(const struct cli_table *table, int argc, char **argv)
 {
+    running.command = NULL; /* what is wrong until a command is found is not that of the group */
     if (argc < 2) {
         table_print(table, stderr);
         return err_exit_status(ERR_USAGE);
@@ -124,9 +126,7 @@ int cli_dispatch(const struct cli_table *table, int argc, char **argv)
     if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return help_run(table, argc, argv);
     const struct cli_command *command = command_find(table, argv[1]);
-    if (!command) {
-        running.command = NULL;
+    if (!command)
         return cli_usage_error("there is no command '%s'", argv[1]);
-    }
-    return command_run(command, argc - 1, argv + 1);
+    return command_run(table, command, argc - 1, argv + 1);
 }
