@@ -11,17 +11,20 @@
 enum step_kind {
     STEP_MAKE_DIR,      /* path; fine if it is there */
     STEP_CREATE_LAYER,  /* path: a new empty .avhd, durable, over parent */
-    STEP_SHARE_FILE,    /* path: a hard link to, else a reflink or copy of, from */
+    STEP_SHARE_FILE,    /* path: a hard link to, else a copy of, from: a file that is never written again */
+    STEP_COPY_FILE,     /* path: a durable copy of from, of its own: it will be written */
     STEP_WRITE_CONFIG,  /* path: config as XML, replaced atomically and durable */
     STEP_SYNC_DIR,      /* path */
     STEP_COMMIT,        /* path: the VM's XML becomes config */
     STEP_REMOVE_FILE,   /* path; fine if it is gone */
-    STEP_REMOVE_DIR,    /* path with the files in it (no folders); fine if it is gone */
+    STEP_REMOVE_DIR,    /* path with the files of ours in it; fine if it is gone, stays if it holds others */
     /* Steps of a machine that runs: the executor hands them to its caller. */
     STEP_PREPARE_TOPS,  /* engines open the layers of config's disks as their next tops */
-    STEP_SAVE_MEMORY,   /* guest memory to path.bin and path.vsv; the engines switch at the instant */
+    STEP_SAVE_MEMORY,   /* guest memory to path.bin and path.vsv, with the id `memory` of the next step's config that has
+                           one; the engines switch at the instant */
     STEP_FLUSH_SEALED,  /* the sealed layers are durable */
-    STEP_START_TARGET,  /* a second machine from config, stopped, memory loaded from path.bin/.vsv if path */
+    STEP_START_TARGET,  /* a second machine from config, stopped, memory loaded from path.bin and path.vsv, whose id is
+                           config's `memory` */
     STEP_STOP_PRESENT,  /* the present machine stands still, its disks flushed */
     STEP_DROP_PRESENT,  /* the present machine is ended and its engines are closed */
     STEP_RUN_TARGET,    /* the target takes the present's place and goes on (state: running or paused) */
@@ -32,7 +35,7 @@ const char *step_name(enum step_kind kind); /* "make-dir", ... for JSON and peop
 struct step {
     enum step_kind kind;
     char *path;            /* absolute; NULL where the kind has none */
-    char *from;            /* STEP_SHARE_FILE: source; STEP_CREATE_LAYER: parent image */
+    char *from;            /* STEP_SHARE_FILE, STEP_COPY_FILE: source; STEP_CREATE_LAYER: parent image */
     struct config *config; /* owned by the step; NULL where the kind has none */
     enum config_state state; /* STEP_RUN_TARGET, STEP_SAVE_MEMORY: what the machine is to be afterwards */
 };
@@ -67,7 +70,8 @@ struct plan_snapshot {
 };
 
 /* Off: layers, snapshot's XML, one commit. Saved: the same, saved files shared into the snapshot. Running, Paused: prepare,
- * first commit (VM names the new tops), save memory, flush sealed, snapshot's XML, second commit (listed).
+ * first commit (VM names the new tops; none without hard disks), save memory, flush sealed, snapshot's XML, second commit
+ * (listed).
  * *ret_snapshot names the new snapshot. STEP_WRITE_CONFIG of the snapshot's XML is found by its config's is_snapshot:
  * the caller may fill pause_us in it between STEP_SAVE_MEMORY and that step. */
 bool plan_snapshot(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *request,
@@ -89,15 +93,15 @@ struct plan_apply {
 
 /* Going back, to any listed snapshot (revert is apply of the tree's vm->parent). New working layers over the
  * snapshot's sealed ones, settings of the snapshot, identity and list of the VM; with memory and not no_start the target
- * is started stopped before the commit and runs behind it, as in snapshots.md; the present's working layers and saved
- * state are removed at the end. Base images and files that Bough did not make are never removed. */
+ * is started stopped before the commit and runs behind it; the present's saved state, its working layers, and what is under
+ * them and nobody else's, are removed at the end. Base images and files that Bough did not make are never removed. A layer
+ * that is not in `layers` stays (the next recovery sees it), but for the present's tops. */
 bool plan_apply(const struct tree *tree, const struct plan_source *source, const struct plan_apply *request,
                 struct plan **ret_plan, struct err *err) MUST_CHECK;
 
 /* Takes the point away: commit without it, its XML and saved state removed, layers that nothing needs removed upward;
  * children and the VM now descend from its parent. Layers still needed stay (merging is a later step).
- * subtree: all that descend from it too. The VM's own chain always stays. layer_parents tells, for every layer of
- * the VM's and all snapshots' chains, what lies under it: the planner does no I/O. */
+ * subtree: all that descend from it too. The VM's own chain always stays. */
 bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree, const struct plan_layer *layers,
                  size_t layer_count, struct plan **ret_plan, struct err *err) MUST_CHECK;
 

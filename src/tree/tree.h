@@ -8,15 +8,16 @@ struct tree {
     struct config *vm;
     struct config **snapshots; /* the listed ones, by creation time, then GUID */
     size_t snapshot_count;
+    const struct config **by_guid; /* the same, by GUID: for tree_by_guid() */
 };
 
 void tree_free(struct tree *tree); /* accepts NULL */
 AUTO_DEFINE(auto_tree_free, struct tree, tree_free)
 #define AUTO_TREE AUTO(auto_tree_free)
 
-/* Takes vm and the snapshots (an array of snapshot_count owned configs, in any order). Checks that list and
- * snapshots agree, that parents are listed and no cycle exists (ERR_CORRUPT), sets each snapshot's parent from the
- * list, sorts. On failure the caller still owns all. */
+/* Takes vm and the snapshots (an allocated array of snapshot_count owned configs, in any order; the array too). Checks
+ * that list and snapshots agree, that parents are listed, that no cycle exists, and that no snapshot names a disk that the
+ * VM writes (ERR_CORRUPT); sets each snapshot's parent from the list, sorts. On failure the caller still owns all. */
 bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, size_t snapshot_count,
               struct tree **ret_tree, struct err *err) MUST_CHECK;
 
@@ -39,3 +40,7 @@ char *tree_snapshot_xml_path(const struct tree *tree, const struct guid *snapsho
 char *tree_snapshot_dir(const struct tree *tree, const struct guid *snapshot); /* Snapshots/SNAPGUID */
 /* <dir>/<GUID><suffix>, suffix ".bin", ".vsv", ".nvram", ".png" */
 char *tree_state_path(const char *dir, const struct guid *guid, const char *suffix);
+/* Snapshots/<VMGUID>/<stem>_<GUID>.avhd: stem is that of the image that it goes over, without an earlier GUID. */
+char *tree_layer_path(const struct tree *tree, const char *parent, const struct guid *guid);
+/* Is it in the layers' folder under a name that tree_layer_path() gives? Nothing else is ever removed as a layer. */
+bool tree_is_layer(const struct tree *tree, const char *path);

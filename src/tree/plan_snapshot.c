@@ -1,0 +1,189 @@
+/* Taking a snapshot. */
+#include "tree_private.h"
+
+#include "buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Hyper-V's default: "VM - (date - time)", by local time; a long VM name gives way. */
+static char *default_name(const char *vm_name, int64_t now_ms)
+{
+    time_t seconds = (time_t)(now_ms / 1000);
+    struct tm tm;
+    char when[64] = "";
+
+    if (localtime_r(&seconds, &tm))
+        strftime(when, sizeof when, " - (%Y-%m-%d - %H:%M:%S)", &tm);
+    size_t length = strlen(vm_name), room = CONFIG_NAME_MAX - strlen(when);
+    if (length > room) { /* in bytes, which are no fewer than characters */
+        length = room;
+        while (length > 0 && (vm_name[length] & 0xC0) == 0x80)
+            length--;
+    }
+    return string_printf("%.*s%s", (int)length, vm_name, when);
+}
+
+static enum config_state state_taken(const struct tree *tree, enum plan_machine machine)
+{
+    switch (machine) {
+    case MACHINE_RUNNING:
+        return STATE_RUNNING;
+    case MACHINE_PAUSED:
+        return STATE_PAUSED;
+    case MACHINE_SAVED:
+        return tree->vm->saved_state;
+    case MACHINE_OFF:
+    default:
+        return STATE_OFF;
+    }
+}
+
+/* The VM's settings as they are, under the snapshot's own name. */
+static struct config *snapshot_config(struct build *build, const struct plan_snapshot *request,
+                                      const struct guid *guid, struct err *err)
+{
+    const struct config *vm = build->tree->vm;
+    AUTO_CONFIG struct config *config = config_copy(vm);
+    AUTO_FREE char *made = request->name ? NULL : default_name(vm->name, build->source->now_ms);
+    const char *name = request->name ? request->name : made;
+    bool is_live = request->machine == MACHINE_RUNNING || request->machine == MACHINE_PAUSED;
+
+    if (!config || !name || !config_set_string(&config->name, name, err) ||
+        !config_set_string(&config->notes, request->notes ? request->notes : "", err) ||
+        (is_live && !config_set_string(&config->qemu_version, request->qemu_version, err)))
+        return NULL;
+    config->is_snapshot = true;
+    config->snapshot = *guid;
+    config->created_ms = build->source->now_ms;
+    config->state_when_taken = state_taken(build->tree, request->machine);
+    config->saved = (struct guid){0};
+    config->saved_state = STATE_OFF;
+    config->listed_count = 0;
+    if (is_live) {
+        config->memory = build_guid(build);
+        config->accel_used = request->accel_used;
+    }
+    if (guid_is_set(&vm->nvram))
+        config->nvram = build_guid(build);
+    return TAKE(config);
+}
+
+static bool list_snapshot(struct config *vm, const struct guid *guid, struct err *err)
+{
+    struct config_listed listed = {.guid = *guid, .parent = vm->parent};
+
+    if (!config_add_listed(vm, &listed, err))
+        return false;
+    vm->parent = *guid;
+    return true;
+}
+
+static void copy_nvram(struct build *build, const struct config *snapshot)
+{
+    const struct config *vm = build->tree->vm;
+
+    if (!guid_is_set(&vm->nvram))
+        return;
+    AUTO_FREE char *from = tree_vm_state_dir(build->tree);
+    AUTO_FREE char *to = tree_snapshot_dir(build->tree, &snapshot->snapshot);
+    build_state_file(build, STEP_COPY_FILE, from, &vm->nvram, to, &snapshot->nvram, ".nvram");
+}
+
+static void share_saved(struct build *build, const struct config *snapshot)
+{
+    const struct config *vm = build->tree->vm;
+    AUTO_FREE char *from = tree_vm_state_dir(build->tree);
+    AUTO_FREE char *to = tree_snapshot_dir(build->tree, &snapshot->snapshot);
+
+    build_state_file(build, STEP_SHARE_FILE, from, &vm->saved, to, &snapshot->snapshot, ".bin");
+    build_state_file(build, STEP_SHARE_FILE, from, &vm->saved, to, &snapshot->snapshot, ".vsv");
+}
+
+/* The VM is Off or Saved: nobody writes its disks, so that one commit does. */
+static void plan_still(struct build *build, enum plan_machine machine, const struct config *snapshot,
+                       const struct config *after)
+{
+    if (machine == MACHINE_SAVED)
+        share_saved(build, snapshot);
+    copy_nvram(build, snapshot);
+    build_step(build, STEP_SYNC_DIR, tree_snapshot_dir(build->tree, &snapshot->snapshot));
+    build_sync_snapshots(build);
+    build_write_snapshot(build, snapshot);
+    build_commit(build, after);
+}
+
+static void build_prepare_tops(struct build *build, const struct config *before)
+{
+    struct step *step = build_plain(build, STEP_PREPARE_TOPS, STATE_OFF);
+
+    if (step && !(step->config = config_copy(before)))
+        build_fail(build);
+}
+
+/* before: the VM with its new tops, the snapshot not yet listed. The engines write to the old tops until the instant:
+ * an empty child reads as its parent, so that both are true in between. */
+static void plan_live(struct build *build, enum plan_machine machine, const struct config *before,
+                      const struct config *snapshot, const struct config *after)
+{
+    AUTO_FREE char *dir = tree_snapshot_dir(build->tree, &snapshot->snapshot);
+    bool has_disks = false;
+
+    for (size_t i = 0; i < before->disk_count; i++)
+        has_disks |= !before->disks[i].is_cdrom;
+    build_sync_snapshots(build);
+    if (has_disks) {
+        build_prepare_tops(build, before);
+        build_commit(build, before);
+    }
+    struct step *save = dir ? build_step(build, STEP_SAVE_MEMORY, tree_state_path(dir, &snapshot->snapshot, ""))
+                            : NULL;
+    if (save)
+        save->state = machine == MACHINE_RUNNING ? STATE_RUNNING : STATE_PAUSED;
+    else
+        build_fail(build);
+    if (has_disks)
+        build_plain(build, STEP_FLUSH_SEALED, STATE_OFF);
+    copy_nvram(build, snapshot);
+    build_step(build, STEP_SYNC_DIR, dir ? strdup(dir) : NULL);
+    build_write_snapshot(build, snapshot);
+    build_commit(build, after);
+}
+
+static bool check_request(const struct tree *tree, const struct plan_snapshot *request, struct err *err)
+{
+    if ((request->machine == MACHINE_SAVED) != guid_is_set(&tree->vm->saved))
+        return err_set(err, ERR_INTERNAL, "%s: its file says that it is %s", tree->vm->name,
+                       guid_is_set(&tree->vm->saved) ? "saved" : "not saved");
+    return !request->name || config_check_snapshot_name(request->name, err);
+}
+
+bool plan_snapshot(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *request,
+                   struct plan **ret_plan, struct guid *ret_snapshot, struct err *err)
+{
+    struct build build;
+
+    if (!check_request(tree, request, err))
+        return false;
+    build_begin(&build, tree, source, err);
+    struct guid guid = build_guid(&build);
+    AUTO_CONFIG struct config *snapshot = snapshot_config(&build, request, &guid, err);
+    AUTO_CONFIG struct config *before = config_copy(tree->vm);
+    AUTO_CONFIG struct config *after = NULL;
+    if (snapshot && before) {
+        build_snapshot_dirs(&build, &guid);
+        build_new_layers(&build, before);
+        after = config_copy(before);
+    }
+    if (!after || !list_snapshot(after, &guid, err))
+        build_fail(&build);
+    else if (request->machine == MACHINE_OFF || request->machine == MACHINE_SAVED)
+        plan_still(&build, request->machine, snapshot, after);
+    else
+        plan_live(&build, request->machine, before, snapshot, after);
+    if (!build_end(&build, ret_plan, "snapshot %s: take '%s'", tree->vm->name, snapshot ? snapshot->name : ""))
+        return false;
+    *ret_snapshot = guid;
+    return true;
+}
