@@ -27,6 +27,10 @@ bool qemu_check_machine(const struct qemu *qemu, const char *machine, struct err
 /* The file with the empty UEFI variables that belong to the firmware of generation 2; a static string. */
 const char *machine_nvram_template(void);
 
+/* UEFI firmware of this host for generation 2: its code, and the template of a new VM's variables (static strings).
+ * ERR_NOT_FOUND if OVMF is not installed. */
+bool machine_firmware(const char **ret_code, const char **ret_variables, struct err *err) MUST_CHECK;
+
 /* --- a process --- */
 struct machine_launch {
     const struct qemu *qemu;
@@ -42,6 +46,10 @@ struct machine_launch {
 };
 
 struct machine;
+
+/* Can this VM be started with hold_host_resources beside its present process? Not with a TAP interface: only one process
+ * can have it, so the present one must end first. */
+bool machine_can_hold(const struct config *config);
 
 /* The argument vector (owned, NULL at the end), for tests, `settings -v`, and machine_start(). */
 bool machine_arguments(const struct machine_launch *launch, char ***ret_argv, struct err *err) MUST_CHECK;

@@ -1,0 +1,57 @@
+/* A QEMU process as this folder's files share it, and pieces that the tests look at alone. */
+#pragma once
+
+#include "machine.h"
+#include "qmp_private.h"
+
+#include <signal.h>
+
+#define MACHINE_NIC_MAX 8
+
+struct machine {
+    pid_t pid;
+    int pidfd;
+    uint64_t start_time; /* clock ticks since boot, /proc/PID/stat field 22 */
+    struct qmp *qmp;     /* NULL until its monitor is connected */
+    char *dir;           /* owned */
+    bool has_display;
+    bool reaped;         /* how says how it ended */
+    siginfo_t how;
+};
+
+/* --- accel.c --- */
+/* Can KVM run a guest? kvm_path and cpuinfo_path are /dev/kvm and /proc/cpuinfo but in tests. On false *ret_why (a
+ * literal) tells why not. */
+bool kvm_works(const char *kvm_path, const char *cpuinfo_path, const char **ret_why);
+
+/* --- qemu.c --- */
+/* "QEMU emulator version 7.2.22 (Debian ...)". False if it is not that. */
+bool qemu_version_parse(const char *text, struct qemu *ret_qemu);
+
+/* --- arguments.c --- */
+/* "tcp:2222:22" to what QEMU's hostfwd takes, for the loopback interface alone. */
+bool forward_parse(const char *forward, char ret_rule[static 64], struct err *err) MUST_CHECK;
+
+/* --- process.c --- */
+/* Starts argv[0] as a process of its own session: standard input from /dev/null, output to output_fd, fds[i] under the
+ * number PROCESS_FIRST_FD + i (-1: none), nothing else inherited, no signal blocked or ignored. */
+#define PROCESS_FIRST_FD        3
+#define PROCESS_FIRST_BRIDGE_FD 4 /* behind alive_fd: TAP descriptors of the bridged interfaces, in order */
+bool process_start(char *const *argv, int output_fd, const int *fds, size_t fd_count, pid_t *ret_pid,
+                   struct err *err) MUST_CHECK;
+/* The output (both) of a short run, at most 1 MiB, within ten seconds; ended is its exit status, or 128 + signal. */
+bool process_output(char *const *argv, char **ret_text, int *ret_ended, struct err *err) MUST_CHECK;
+bool process_start_time(pid_t pid, uint64_t *ret_ticks);
+
+/* --- bridge.c --- */
+/* A new TAP interface on the bridge. What the helper says goes to log_fd. */
+bool bridge_open(const char *bridge, int log_fd, int *ret_fd, struct err *err) MUST_CHECK;
+
+/* --- control.c --- */
+/* qmp_execute(); if QEMU has ended, its last words are the error (sys = EPIPE). */
+bool machine_execute(struct machine *machine, const char *command, json_t *arguments, int fd, json_t **ret_value,
+                     struct err *err) MUST_CHECK;
+/* Sets every capability that this QEMU knows: on for those that are named in on (NULL at the end), off for the rest. */
+bool machine_set_capabilities(struct machine *machine, const char *const *on, struct err *err) MUST_CHECK;
+/* Gives QEMU a descriptor under a name. fd stays the caller's. */
+bool machine_give_fd(struct machine *machine, int fd, const char *name, struct err *err) MUST_CHECK;

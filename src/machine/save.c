@@ -1,0 +1,361 @@
+/* Saving a VM that goes on: QEMU's pre-copy migration into a pipe.
+ *
+ *   monitor                          guest
+ *   capabilities, limits, getfd      runs
+ *   migrate                          runs; memory is copied, changed pages again (MIGRATION_PASS)
+ *   <- STOP, pre-switchover          stands; its requests are complete, the disks flushed: THE INSTANT
+ *   migrate-continue                 stands; the rest of memory and the device state are copied
+ *   <- completed                     stands ("postmigrate")
+ *   cont, <- RESUME                  runs
+ *
+ * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and the moment,
+ * so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a VM that stood still
+ * must be started anew from the files before it can be saved again. */
+#include "machine_private.h"
+
+#include "auto.h"
+#include "log.h"
+#include "progress.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+
+#define SAVE_FD_NAME     "bough-save"
+#define PIPE_BYTES       (1 << 20)
+#define BANDWIDTH_MAX    ((json_int_t)1 << 50) /* bytes a second: no limit */
+#define LOOK_MS          20                    /* between looks at failed() and cancelled() */
+#define END_LIMIT_MS     60000                 /* for QEMU to end what was cancelled */
+#define FINISH_LIMIT_MS  2000                  /* from "completed" until QEMU takes `cont` */
+
+/* How long the last copy, of a guest that stands still, may take by QEMU's estimate. The first value makes the pause of
+ * an ordinary guest a few milliseconds. A guest that writes faster than it is copied gets a longer one after each further
+ * pass, and in the end is copied standing, however long that takes. */
+static const struct {
+    uint64_t after_pass, after_ms;
+    unsigned limit_ms;
+} limits[] = {
+    {0, 0, 3}, {5, 4000, 10}, {7, 8000, 40}, {9, 12000, 160}, {11, 16000, 640}, {13, 20000, 2000000},
+};
+
+enum phase { PHASE_COPY, PHASE_INSTANT, PHASE_DONE };
+
+struct saving {
+    struct machine *machine;
+    const struct machine_save *save;
+    struct err *err;
+    bool was_running;
+    bool guest_stopped;    /* by itself: I/O error, panic, watchdog */
+    enum phase phase;
+    bool pre_switchover, completed, failed; /* what QEMU has said */
+    int64_t stop_us;       /* of the last STOP; 0: none */
+    int64_t begin_ms, second_pass_ms;
+    uint64_t passes;
+    size_t limit;          /* index in limits */
+    json_t *foreign;       /* events that are not ours: given back in the end */
+};
+
+/* --- preparing --- */
+
+static bool set_limit(struct saving *saving)
+{
+    json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", BANDWIDTH_MAX, "downtime-limit",
+                                  (json_int_t)limits[saving->limit].limit_ms);
+    return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
+}
+
+/* Gives the pipe to QEMU and closes it here. */
+static bool give_pipe(struct saving *saving)
+{
+    AUTO_FD int fd = saving->save->stream_fd;
+    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES); /* fewer changes between QEMU and the reader; a refusal is harmless */
+    return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
+}
+
+static bool check_state(struct saving *saving)
+{
+    char state[32];
+    if (!machine_run_state(saving->machine, state, saving->err))
+        return false;
+    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0 || strcmp(state, "inmigrate") == 0)
+        return err_set(saving->err, ERR_STATE, "QEMU cannot save in the state %s", state);
+    saving->was_running = strcmp(state, "running") == 0;
+    return true;
+}
+
+static bool begin(struct saving *saving)
+{
+    static const char *const on[] = {"events", "pause-before-switchover", NULL};
+    struct err ignored = ERR_INIT;
+    bool ready = check_state(saving) && machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
+    if (!ready) {
+        close(saving->save->stream_fd);
+        return false;
+    }
+    if (!give_pipe(saving))
+        return false;
+    saving->begin_ms = clock_ms();
+    if (machine_execute(saving->machine, "migrate", json_pack("{s:s}", "uri", "fd:" SAVE_FD_NAME), -1, NULL,
+                        saving->err))
+        return true;
+    /* Refused: the reader must see the end all the same. Where QEMU has used the descriptor up there is none to close. */
+    json_t *name = json_pack("{s:s}", "fdname", SAVE_FD_NAME);
+    if (!qmp_execute(saving->machine->qmp, "closefd", name, -1, NULL, &ignored))
+        log_debug("%s", ignored.text);
+    return false;
+}
+
+/* --- listening --- */
+
+/* Does this event say that the guest stops by itself? */
+static bool is_own_stop(const char *name, const json_t *event)
+{
+    const char *action = json_string_value(json_object_get(json_object_get(event, "data"), "action"));
+    if (!action)
+        return false;
+    if (strcmp(name, "BLOCK_IO_ERROR") == 0)
+        return strcmp(action, "stop") == 0;
+    if (strcmp(name, "GUEST_PANICKED") == 0 || strcmp(name, "WATCHDOG") == 0)
+        return strcmp(action, "pause") == 0;
+    return false;
+}
+
+static void hear_status(struct saving *saving, const char *status)
+{
+    if (strcmp(status, "pre-switchover") == 0)
+        saving->pre_switchover = true;
+    else if (strcmp(status, "completed") == 0)
+        saving->completed = true;
+    else if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0)
+        saving->failed = true;
+}
+
+/* Steals event. */
+static void hear(struct saving *saving, json_t *event)
+{
+    int64_t at_us;
+    const char *name = qmp_event_name(event, &at_us);
+    const char *status = json_string_value(json_object_get(json_object_get(event, "data"), "status"));
+    if (strcmp(name, "MIGRATION") == 0 && status) {
+        hear_status(saving, status);
+    } else if (strcmp(name, "MIGRATION_PASS") == 0) {
+        saving->passes++;
+        if (saving->passes == 2)
+            saving->second_pass_ms = clock_ms();
+    } else {
+        saving->guest_stopped |= is_own_stop(name, event);
+        if (strcmp(name, "STOP") == 0)
+            saving->stop_us = at_us;
+        json_array_append(saving->foreign, event);
+    }
+    json_decref(event);
+}
+
+/* Waits for one event at most LOOK_MS, and hears all that came. */
+static bool listen_once(struct saving *saving)
+{
+    json_t *event = NULL;
+    for (int wait_ms = LOOK_MS;; wait_ms = 0) {
+        if (!qmp_next_event(saving->machine->qmp, wait_ms, &event, saving->err))
+            return false;
+        if (!event)
+            return true;
+        hear(saving, event);
+    }
+}
+
+/* Is somebody against going on? */
+static bool check_others(struct saving *saving)
+{
+    const struct machine_save *save = saving->save;
+    if (saving->failed)
+        return err_set(saving->err, ERR_QEMU, "QEMU could not save the VM");
+    if (save->failed && save->failed(save->context, saving->err))
+        return false;
+    if (saving->phase == PHASE_COPY && progress_cancelled(save->progress))
+        return err_set(saving->err, ERR_CANCELLED, "cancelled");
+    return true;
+}
+
+/* A longer pause is allowed when the copying goes on for too long. */
+static bool check_convergence(struct saving *saving)
+{
+    if (saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 || saving->pre_switchover)
+        return true;
+    uint64_t elapsed_ms = (uint64_t)(clock_ms() - saving->second_pass_ms);
+    if (saving->passes < limits[saving->limit + 1].after_pass && elapsed_ms < limits[saving->limit + 1].after_ms)
+        return true;
+    saving->limit++;
+    return set_limit(saving);
+}
+
+/* --- the way through --- */
+
+/* A guest that stopped by itself before the migration stopped it is in a state of its own name at its STOP. */
+static bool check_own_stop(struct saving *saving, int64_t known_stop_us)
+{
+    char state[32];
+    if (saving->stop_us == known_stop_us || saving->pre_switchover || !saving->was_running)
+        return true;
+    if (!machine_run_state(saving->machine, state, saving->err))
+        return false;
+    if (strcmp(state, "running") != 0 && strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0)
+        saving->guest_stopped = true;
+    return true;
+}
+
+static bool copy(struct saving *saving)
+{
+    while (!saving->pre_switchover) {
+        int64_t known_stop_us = saving->stop_us;
+        if (!listen_once(saving) || !check_others(saving) || !check_own_stop(saving, known_stop_us) ||
+            !check_convergence(saving))
+            return false;
+    }
+    return true;
+}
+
+static bool finish_stream(struct saving *saving)
+{
+    saving->phase = PHASE_INSTANT;
+    saving->save->at_instant(saving->save->context);
+    if (!machine_execute(saving->machine, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"), -1, NULL,
+                         saving->err))
+        return false;
+    while (!saving->completed)
+        if (!listen_once(saving) || !check_others(saving))
+            return false;
+    saving->phase = PHASE_DONE;
+    return true;
+}
+
+/* `cont` as soon as QEMU takes it: it says "completed" a moment before its run state is "postmigrate". */
+static bool resume(struct machine *machine, struct err *err)
+{
+    for (int64_t deadline_ms = clock_ms() + FINISH_LIMIT_MS;;) {
+        char state[32];
+        struct err ignored = ERR_INIT;
+        if (machine_continue(machine, err))
+            return true;
+        if (clock_ms() > deadline_ms || !machine_run_state(machine, state, &ignored) ||
+            (strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0))
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+}
+
+/* --- when it failed --- */
+
+/* Is the migration over, whatever became of it? */
+static bool migration_is_over(struct machine *machine, bool *ret_over, struct err *err)
+{
+    static const char *const over[] = {"none", "completed", "failed", "cancelled"};
+    json_t *value = NULL;
+    if (!machine_execute(machine, "query-migrate", NULL, -1, &value, err))
+        return false;
+    const char *status = json_string_value(json_object_get(value, "status"));
+    *ret_over = !status;
+    for (size_t i = 0; status && i < ARRAY_SIZE(over); i++)
+        *ret_over |= strcmp(status, over[i]) == 0;
+    json_decref(value);
+    return true;
+}
+
+static bool cancel(struct machine *machine, struct err *err)
+{
+    if (!machine_execute(machine, "migrate_cancel", NULL, -1, NULL, err))
+        return false;
+    for (int64_t deadline_ms = clock_ms() + END_LIMIT_MS;;) {
+        bool over;
+        if (!migration_is_over(machine, &over, err))
+            return false;
+        if (over)
+            return true;
+        if (clock_ms() > deadline_ms)
+            return err_set(err, ERR_TIMEOUT, "QEMU does not end a cancelled save");
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+/* What ran runs again, unless it stopped by itself; what stood still stands. */
+static bool set_run_state_right(struct saving *saving, struct err *err)
+{
+    char state[32];
+    struct machine *machine = saving->machine;
+    if (!machine_run_state(machine, state, err))
+        return false;
+    bool runs = strcmp(state, "running") == 0;
+    if (saving->was_running && !saving->guest_stopped && !runs &&
+        (strcmp(state, "paused") == 0 || strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0))
+        return resume(machine, err);
+    if (!saving->was_running && runs)
+        return machine_stop(machine, err);
+    return true;
+}
+
+/* Keeps the first error; one more on the way back is told behind it. */
+static bool roll_back(struct saving *saving)
+{
+    struct err second = ERR_INIT;
+    if (!cancel(saving->machine, &second) || !set_run_state_right(saving, &second)) {
+        struct err first = *saving->err;
+        err_set_text(saving->err, first.code, first.sys, "%.300s; then: %.150s", first.text, second.text);
+    }
+    return false;
+}
+
+/* --- the end --- */
+
+/* The pause by QEMU's own clock: from the STOP that the save caused to the RESUME behind it. */
+static uint64_t pause_measure(struct saving *saving)
+{
+    struct err ignored = ERR_INIT;
+    json_t *event;
+    size_t index;
+    int64_t resume_us = 0, at_us;
+    if (!listen_once(saving))
+        saving->err = &ignored;
+    json_array_foreach(saving->foreign, index, event)
+        if (strcmp(qmp_event_name(event, &at_us), "RESUME") == 0)
+            resume_us = at_us;
+    return resume_us > saving->stop_us && saving->stop_us > 0 ? (uint64_t)(resume_us - saving->stop_us) : 0;
+}
+
+static bool run(struct saving *saving, struct machine_save_result *result)
+{
+    if (!begin(saving))
+        return false;
+    if (!copy(saving) || !finish_stream(saving))
+        return roll_back(saving);
+    bool resumes = saving->was_running && !saving->guest_stopped && !saving->save->stay_stopped;
+    if (resumes && !resume(saving->machine, saving->err))
+        return err_prefix(saving->err, "the VM was saved but cannot go on");
+    result->pause_us = resumes ? pause_measure(saving) : 0;
+    result->passes = saving->passes;
+    result->total_us = (uint64_t)(clock_ms() - saving->begin_ms) * 1000;
+    return true;
+}
+
+/* Takes the STOP and RESUME of the save itself out of the events that are given back. */
+static void forget_own_pause(struct saving *saving)
+{
+    for (size_t i = json_array_size(saving->foreign); i-- > 0 && !saving->guest_stopped;) {
+        const char *name = qmp_event_name(json_array_get(saving->foreign, i), NULL);
+        if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
+            json_array_remove(saving->foreign, i);
+    }
+}
+
+bool machine_save(struct machine *machine, const struct machine_save *save, struct machine_save_result *ret_result,
+                  struct err *err)
+{
+    struct saving saving = {.machine = machine, .save = save, .err = err, .foreign = json_array()};
+    struct machine_save_result result = {0};
+    bool ok = run(&saving, &result);
+    forget_own_pause(&saving);
+    qmp_put_back(machine->qmp, saving.foreign);
+    if (ok)
+        *ret_result = result;
+    return ok;
+}
