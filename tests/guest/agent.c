@@ -1,16 +1,18 @@
-/* The guest of the tests and the demo: the first process of a small Linux, driven by lines over the serial console.
+/* The guest of the tests and the demo: the first process of a small Linux, driven by lines over the serial
+ * console.
  *
- * At each step it adds one to a counter that lives only in memory and writes it, synced, to the disk. What it prints
- * at the start of a step is what it finds then:
+ * At each step it adds one to a counter that lives only in memory and writes it, synced, to the disk. What it
+ * prints at the start of a step is what it finds then:
  *
  *   T NONCE MEMORY DISK      a step; NONCE is random and lives only in memory; MEMORY and DISK must be equal
  *   E TEXT                   something that must not be: the test fails
  *   R TEXT                   the answer to a command; `run` gives `| OUTPUT` lines and `R exit STATUS`
  *
- * The counter's file is a ring of 4 KiB records, record N % RING_RECORDS holding N, so that a disk newer than the
- * memory shows as well as an older one. It is read back past the page cache. The same counter stands in memory in a page
- * that begins with a magic of its own, so that a memory image can be searched for it. Parameters are taken from the environment,
- * where the kernel puts what it does not know: bough_step_ms, bough_disk, bough_label. */
+ * The counter's file is a ring of 4 KiB records, record N % RING_RECORDS holding N, so that a disk newer than
+ * the memory shows as well as an older one. It is read back past the page cache. The same counter stands in
+ * memory in a page that begins with a magic of its own, so that a memory image can be searched for it.
+ * Parameters are taken from the environment, where the kernel puts what it does not know: bough_step_ms,
+ * bough_disk, bough_label. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -58,56 +60,70 @@ static pid_t jobs[MAX_JOBS];
 static char device[64] = "";
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *format, ...) {
+static void say(const char *format, ...)
+{
     char line[1024];
     va_list args;
     va_start(args, format);
     int length = vsnprintf(line, sizeof line - 1, format, args);
     va_end(args);
-    if (length < 0) return;
+    if (length < 0)
+        return;
     size_t end = (size_t)length < sizeof line - 2 ? (size_t)length : sizeof line - 2;
     line[end++] = '\n';
     for (size_t done = 0; done < end;) {
         ssize_t n = write(STDOUT_FILENO, line + done, end - done);
-        if (n < 0 && errno != EINTR && errno != EAGAIN) return;
-        if (n > 0) done += (size_t)n;
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return;
+        if (n > 0)
+            done += (size_t)n;
     }
 }
 
-static uint64_t now_ms(void) {
+static uint64_t now_ms(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static uint64_t mix(uint64_t *seed) { /* splitmix64 */
+static uint64_t mix(uint64_t *seed)
+{ /* splitmix64 */
     uint64_t z = (*seed += 0x9e3779b97f4a7c15U);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
     return z ^ (z >> 31);
 }
 
-/* A guest under TCG has next to no entropy, and mke2fs would wait seconds for it. Nothing secret is made here. */
-static void credit_entropy(void) {
+/* A guest under TCG has next to no entropy, and mke2fs would wait seconds for it. Nothing secret is made
+ * here. */
+static void credit_entropy(void)
+{
     struct {
         struct rand_pool_info head;
         uint64_t seed[4];
     } pool = {.head = {.entropy_count = 256, .buf_size = sizeof pool.seed}};
-    for (size_t i = 0; i < 4; i++) pool.seed[i] = now_ms() + __builtin_ia32_rdtsc();
+    for (size_t i = 0; i < 4; i++)
+        pool.seed[i] = now_ms() + __builtin_ia32_rdtsc();
     int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) != 0) say("R no entropy: %s", strerror(errno));
-    if (fd >= 0) close(fd);
+    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) != 0)
+        say("R no entropy: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
 }
 
-static uint64_t fresh_random(void) {
+static uint64_t fresh_random(void)
+{
     uint64_t value = 0;
-    if (getrandom(&value, sizeof value, GRND_INSECURE) != sizeof value) say("E no random numbers");
+    if (getrandom(&value, sizeof value, GRND_INSECURE) != sizeof value)
+        say("E no random numbers");
     return value;
 }
 
 /* --- starting up --- */
 
-static void load_modules(void) {
+static void load_modules(void)
+{
     FILE *list = fopen("/modules/order", "re");
     char name[256];
     while (list != NULL && fscanf(list, "%255s", name) == 1) {
@@ -116,13 +132,16 @@ static void load_modules(void) {
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) != 0 && errno != EEXIST && errno != ENODEV))
             say("R module %s: %s", name, strerror(errno));
-        if (fd >= 0) close(fd);
+        if (fd >= 0)
+            close(fd);
     }
-    if (list != NULL) fclose(list);
+    if (list != NULL)
+        fclose(list);
 }
 
 /* Runs a program and waits. Its exit status, or -1. */
-static int run_program(const char *const *argv) {
+static int run_program(const char *const *argv)
+{
     pid_t pid = fork();
     if (pid == 0) {
         int null = open("/dev/null", O_RDWR);
@@ -131,18 +150,22 @@ static int run_program(const char *const *argv) {
         _exit(127);
     }
     int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static bool find_disk(void) {
+static bool find_disk(void)
+{
     const char *wanted = getenv("bough_disk");
-    if (wanted != NULL && strcmp(wanted, "none") == 0) return false;
+    if (wanted != NULL && strcmp(wanted, "none") == 0)
+        return false;
     static const char *const usual[] = {"/dev/vda", "/dev/sda"};
     for (uint64_t end = now_ms() + 20000; now_ms() < end; usleep(20000)) {
         for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
             const char *path = wanted != NULL ? wanted : usual[i];
-            if (access(path, F_OK) != 0) continue;
+            if (access(path, F_OK) != 0)
+                continue;
             snprintf(device, sizeof device, "%s", path);
             return true;
         }
@@ -151,18 +174,23 @@ static bool find_disk(void) {
     return false;
 }
 
-static bool mount_disk(void) {
+static bool mount_disk(void)
+{
     mkdir("/disk", 0755);
-    if (mount(device, "/disk", "ext4", 0, "") == 0) return true;
-    const char *const mkfs[] = {"/sbin/mke2fs", "-q", "-t", "ext4", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0",
-                                device, NULL};
+    if (mount(device, "/disk", "ext4", 0, "") == 0)
+        return true;
+    const char *const mkfs[] = {
+        "/sbin/mke2fs", "-q", "-t", "ext4", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0",
+        device,         NULL};
     int status = run_program(mkfs);
-    if (status == 0 && mount(device, "/disk", "ext4", 0, "") == 0) return true;
+    if (status == 0 && mount(device, "/disk", "ext4", 0, "") == 0)
+        return true;
     say("E %s: mke2fs %d, mount: %s", device, status, strerror(errno));
     return false;
 }
 
-static void open_counter(void) {
+static void open_counter(void)
+{
     counter_fd = open("/disk/counter", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     counter_direct_fd = open("/disk/counter", O_RDONLY | O_DIRECT | O_CLOEXEC);
     if (counter_fd < 0 || counter_direct_fd < 0) {
@@ -170,44 +198,56 @@ static void open_counter(void) {
         return;
     }
     for (off_t i = 0; i < RING_RECORDS; i++) /* the blocks are allocated once, later writes stay in place */
-        if (pwrite(counter_fd, &buffer, sizeof buffer, i * RECORD_BYTES) != RECORD_BYTES) say("E counter: %m");
-    if (fsync(counter_fd) != 0) say("E counter: %m");
+        if (pwrite(counter_fd, &buffer, sizeof buffer, i * RECORD_BYTES) != RECORD_BYTES)
+            say("E counter: %m");
+    if (fsync(counter_fd) != 0)
+        say("E counter: %m");
     sync();
 }
 
-static void open_power_button(void) {
+static void open_power_button(void)
+{
     DIR *dir = opendir("/dev/input");
     for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL && power_fd < 0;) {
         char path[300], name[64] = "";
         snprintf(path, sizeof path, "/dev/input/%s", entry->d_name);
         int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        if (fd >= 0 && ioctl(fd, EVIOCGNAME(sizeof name), name) >= 0 && strcmp(name, "Power Button") == 0) power_fd = fd;
-        else if (fd >= 0) close(fd);
+        if (fd >= 0 && ioctl(fd, EVIOCGNAME(sizeof name), name) >= 0 && strcmp(name, "Power Button") == 0)
+            power_fd = fd;
+        else if (fd >= 0)
+            close(fd);
     }
-    if (dir != NULL) closedir(dir);
+    if (dir != NULL)
+        closedir(dir);
 }
 
-static void open_console(void) {
+static void open_console(void)
+{
     int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY);
-    if (fd < 0) fd = open("/dev/console", O_RDWR | O_NOCTTY);
+    if (fd < 0)
+        fd = open("/dev/console", O_RDWR | O_NOCTTY);
     struct termios mode;
     if (tcgetattr(fd, &mode) == 0) {
         cfmakeraw(&mode);
         mode.c_oflag |= OPOST | ONLCR;
         tcsetattr(fd, TCSANOW, &mode);
     }
-    for (int i = 0; i < 3; i++) dup2(fd, i);
-    if (fd > 2) close(fd);
+    for (int i = 0; i < 3; i++)
+        dup2(fd, i);
+    if (fd > 2)
+        close(fd);
 }
 
 /* A magic is put together from halves, so that it stands nowhere else in memory. */
-static void put_magic(char magic[static 16], const char *rest) {
+static void put_magic(char magic[static 16], const char *rest)
+{
     memset(magic, 0, 16);
     strcpy(magic, "bough-");
     strcat(magic, rest);
 }
 
-static void make_memory(void) {
+static void make_memory(void)
+{
     memory = mmap(NULL, sizeof *memory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         say("E no memory");
@@ -217,7 +257,8 @@ static void make_memory(void) {
     mlock(memory, sizeof *memory);
 }
 
-static void start_up(void) {
+static void start_up(void)
+{
     mkdir("/proc", 0755), mkdir("/sys", 0755), mkdir("/dev", 0755), mkdir("/tmp", 01777);
     mount("proc", "/proc", "proc", 0, "");
     mount("sysfs", "/sys", "sysfs", 0, "");
@@ -227,11 +268,13 @@ static void start_up(void) {
     setenv("PATH", "/bin:/sbin", 1);
     setenv("HOME", "/", 1);
     const char *step = getenv("bough_step_ms");
-    if (step != NULL) step_ms = atol(step);
+    if (step != NULL)
+        step_ms = atol(step);
     credit_entropy();
     make_memory();
     memory->nonce = fresh_random();
-    if (find_disk() && mount_disk()) open_counter();
+    if (find_disk() && mount_disk())
+        open_counter();
     open_power_button();
     say("R ready %016" PRIx64 " %s", memory->nonce, device);
 }
@@ -239,7 +282,8 @@ static void start_up(void) {
 /* --- a step --- */
 
 /* The counter in the ring's record for it, 0 if it is not one of this run. */
-static uint64_t disk_counter(uint64_t counter) {
+static uint64_t disk_counter(uint64_t counter)
+{
     off_t offset = (off_t)(counter % RING_RECORDS) * RECORD_BYTES;
     if (pread(counter_direct_fd, &buffer, sizeof buffer, offset) != RECORD_BYTES) {
         say("E read counter: %s", strerror(errno));
@@ -248,26 +292,32 @@ static uint64_t disk_counter(uint64_t counter) {
     return buffer.nonce == memory->nonce ? buffer.counter : 0;
 }
 
-static void step(void) {
+static void step(void)
+{
     uint64_t found = memory->counter;
     if (counter_fd >= 0) {
         uint64_t next = disk_counter(memory->counter + 1);
         found = next > memory->counter ? next : disk_counter(memory->counter);
     }
     say("T %016" PRIx64 " %" PRIu64 " %" PRIu64, memory->nonce, memory->counter, found);
-    if (found != memory->counter) say("E memory %" PRIu64 " disk %" PRIu64, memory->counter, found);
+    if (found != memory->counter)
+        say("E memory %" PRIu64 " disk %" PRIu64, memory->counter, found);
     memory->counter++;
-    if (counter_fd < 0) return;
+    if (counter_fd < 0)
+        return;
     off_t offset = (off_t)(memory->counter % RING_RECORDS) * RECORD_BYTES;
     buffer.nonce = memory->nonce, buffer.counter = memory->counter;
     put_magic(buffer.magic, "disk");
-    if (pwrite(counter_fd, &buffer, sizeof buffer, offset) != RECORD_BYTES) say("E write counter: %s", strerror(errno));
-    if (fdatasync(counter_fd) != 0) say("E sync counter: %s", strerror(errno));
+    if (pwrite(counter_fd, &buffer, sizeof buffer, offset) != RECORD_BYTES)
+        say("E write counter: %s", strerror(errno));
+    if (fdatasync(counter_fd) != 0)
+        say("E sync counter: %s", strerror(errno));
 }
 
 /* --- commands --- */
 
-static void do_run(const char *command) {
+static void do_run(const char *command)
+{
     int ends[2];
     if (pipe(ends) != 0) {
         say("E pipe: %s", strerror(errno));
@@ -288,27 +338,33 @@ static void do_run(const char *command) {
         line[strcspn(line, "\r\n")] = '\0';
         say("| %s", line);
     }
-    if (output != NULL) fclose(output);
+    if (output != NULL)
+        fclose(output);
     int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     say("R exit %d", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
-static uint64_t area_hash(void) { /* FNV-1a over words */
+static uint64_t area_hash(void)
+{ /* FNV-1a over words */
     uint64_t hash = 0xcbf29ce484222325U;
-    for (size_t i = 0; i < area_words; i++) hash = (hash ^ area[i]) * 0x100000001b3U;
+    for (size_t i = 0; i < area_words; i++)
+        hash = (hash ^ area[i]) * 0x100000001b3U;
     return hash;
 }
 
 /* MiB of memory that compress to nothing; the same area is written again if it is asked for again. */
-static void do_fill(const char *arguments) {
+static void do_fill(const char *arguments)
+{
     unsigned long mib = 0;
     uint64_t seed = 0;
     if (sscanf(arguments, "%lu %" SCNu64, &mib, &seed) < 1 || mib == 0) {
         say("R fill MIB [SEED]");
         return;
     }
-    if (area != NULL) munmap(area, area_words * 8);
+    if (area != NULL)
+        munmap(area, area_words * 8);
     area_words = mib * MIB / 8;
     area = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (area == MAP_FAILED) {
@@ -316,19 +372,23 @@ static void do_fill(const char *arguments) {
         say("E fill: %s", strerror(errno));
         return;
     }
-    for (size_t i = 0; i < area_words; i++) area[i] = mix(&seed);
+    for (size_t i = 0; i < area_words; i++)
+        area[i] = mix(&seed);
     say("R filled %lu %016" PRIx64, mib, area_hash());
 }
 
 /* All memory that can be had is written, page by page, and given back. */
-static void do_scribble(const char *arguments) {
+static void do_scribble(const char *arguments)
+{
     uint64_t seed = strtoull(arguments, NULL, 0) + fresh_random();
     char *line = NULL;
     size_t room = 0;
     unsigned long kib = 0;
     FILE *info = fopen("/proc/meminfo", "re");
-    while (info != NULL && getline(&line, &room, info) > 0 && sscanf(line, "MemAvailable: %lu", &kib) != 1) {}
-    if (info != NULL) fclose(info);
+    while (info != NULL && getline(&line, &room, info) > 0 && sscanf(line, "MemAvailable: %lu", &kib) != 1) {
+    }
+    if (info != NULL)
+        fclose(info);
     free(line);
     size_t bytes = kib > 40960 ? (size_t)(kib - 24576) * 1024 : 0;
     uint64_t *words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -336,14 +396,17 @@ static void do_scribble(const char *arguments) {
         say("E scribble: %s", strerror(errno));
         return;
     }
-    for (size_t i = 0; i < bytes / 8; i += 64) words[i] = mix(&seed);
+    for (size_t i = 0; i < bytes / 8; i += 64)
+        words[i] = mix(&seed);
     munmap(words, bytes);
     say("R scribbled %zu", bytes / MIB);
 }
 
-static void job_start(void (*work)(unsigned long), unsigned long argument) {
+static void job_start(void (*work)(unsigned long), unsigned long argument)
+{
     for (size_t i = 0; i < MAX_JOBS; i++) {
-        if (jobs[i] != 0) continue;
+        if (jobs[i] != 0)
+            continue;
         jobs[i] = fork();
         if (jobs[i] == 0) {
             work(argument);
@@ -355,10 +418,12 @@ static void job_start(void (*work)(unsigned long), unsigned long argument) {
     say("R too many jobs");
 }
 
-static void do_idle(const char *arguments) {
+static void do_idle(const char *arguments)
+{
     (void)arguments;
     for (size_t i = 0; i < MAX_JOBS; i++) {
-        if (jobs[i] == 0) continue;
+        if (jobs[i] == 0)
+            continue;
         kill(jobs[i], SIGKILL);
         waitpid(jobs[i], NULL, 0);
         jobs[i] = 0;
@@ -367,19 +432,23 @@ static void do_idle(const char *arguments) {
 }
 
 /* Dirties memory at a steady rate, one word in each page of 64 MiB. */
-static void work_dirty(unsigned long mib_per_second) {
+static void work_dirty(unsigned long mib_per_second)
+{
     uint64_t seed = fresh_random();
     const size_t words = 64 * MIB / 8;
     uint64_t *own = mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (own == MAP_FAILED) return;
+    if (own == MAP_FAILED)
+        return;
     for (uint64_t page = 0, start = now_ms();; page++) {
         own[page * 512 % words] = mix(&seed);
-        while (page / 256 > (now_ms() - start) * mib_per_second / 1000) usleep(1000);
+        while (page / 256 > (now_ms() - start) * mib_per_second / 1000)
+            usleep(1000);
     }
 }
 
 /* Makes, syncs, renames and removes files of random size for ever. */
-static void work_files(unsigned long pause_ms) {
+static void work_files(unsigned long pause_ms)
+{
     uint64_t seed = fresh_random();
     static char bytes[65536];
     mkdir("/disk/load", 0755);
@@ -388,43 +457,68 @@ static void work_files(unsigned long pause_ms) {
         snprintf(path, sizeof path, "/disk/load/%u", (unsigned)(mix(&seed) % 48));
         snprintf(other, sizeof other, "/disk/load/%u", (unsigned)(mix(&seed) % 48));
         uint64_t choice = mix(&seed) % 8;
-        if (choice == 0) unlink(path);
-        else if (choice == 1) rename(path, other);
+        if (choice == 0)
+            unlink(path);
+        else if (choice == 1)
+            rename(path, other);
         else {
             size_t length = (size_t)(mix(&seed) % sizeof bytes);
-            for (size_t i = 0; i < length / 8; i++) memcpy(bytes + i * 8, &(uint64_t){mix(&seed)}, 8);
+            for (size_t i = 0; i < length / 8; i++)
+                memcpy(bytes + i * 8, &(uint64_t){mix(&seed)}, 8);
             int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-            if (fd < 0 || write(fd, bytes, length) < 0) usleep(100000);
-            else if (choice < 5) fdatasync(fd);
-            if (fd >= 0) close(fd);
+            if (fd < 0 || write(fd, bytes, length) < 0)
+                usleep(100000);
+            else if (choice < 5)
+                fdatasync(fd);
+            if (fd >= 0)
+                close(fd);
         }
         usleep((useconds_t)pause_ms * 1000);
     }
 }
 
-static void do_dirty(const char *arguments) { job_start(work_dirty, strtoul(arguments, NULL, 0)); }
-static void do_files(const char *arguments) { job_start(work_files, strtoul(arguments, NULL, 0)); }
-static void do_hash(const char *arguments) { (void)arguments, say("R hash %016" PRIx64, area_hash()); }
-static void do_ping(const char *arguments) { say("R pong %s", arguments); }
+static void do_dirty(const char *arguments)
+{
+    job_start(work_dirty, strtoul(arguments, NULL, 0));
+}
+static void do_files(const char *arguments)
+{
+    job_start(work_files, strtoul(arguments, NULL, 0));
+}
+static void do_hash(const char *arguments)
+{
+    (void)arguments, say("R hash %016" PRIx64, area_hash());
+}
+static void do_ping(const char *arguments)
+{
+    say("R pong %s", arguments);
+}
 
-static void do_step(const char *arguments) {
+static void do_step(const char *arguments)
+{
     step_ms = strtol(arguments, NULL, 0);
     say("R step %ld", step_ms);
 }
 
-static void power_off(void) {
+static void power_off(void)
+{
     do_idle("");
     close(counter_fd), close(counter_direct_fd);
-    if (umount("/disk") != 0) sync();
+    if (umount("/disk") != 0)
+        sync();
     say("R power off");
     tcdrain(STDOUT_FILENO);
     reboot(RB_POWER_OFF);
 }
 
-static void do_poweroff(const char *arguments) { (void)arguments, power_off(); }
+static void do_poweroff(const char *arguments)
+{
+    (void)arguments, power_off();
+}
 
 /* A shell for people; the steps wait until it ends. */
-static void do_sh(const char *arguments) {
+static void do_sh(const char *arguments)
+{
     (void)arguments;
     struct termios raw, mode;
     tcgetattr(STDIN_FILENO, &raw);
@@ -440,7 +534,8 @@ static void do_sh(const char *arguments) {
         execl("/bin/sh", "sh", "-i", (char *)NULL);
         _exit(127);
     }
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);
     say("R exit");
 }
@@ -465,16 +560,20 @@ static const struct {
     {"help", do_help, "these lines"},
 };
 
-static void do_help(const char *arguments) {
+static void do_help(const char *arguments)
+{
     (void)arguments;
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) say("| %-9s %s", commands[i].name, commands[i].help);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        say("| %-9s %s", commands[i].name, commands[i].help);
     say("R help");
 }
 
-static void obey(const char *line) {
+static void obey(const char *line)
+{
     size_t length = strcspn(line, " ");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        if (strlen(commands[i].name) != length || strncmp(commands[i].name, line, length) != 0) continue;
+        if (strlen(commands[i].name) != length || strncmp(commands[i].name, line, length) != 0)
+            continue;
         commands[i].action(line[length] == ' ' ? line + length + 1 : "");
         return;
     }
@@ -483,29 +582,35 @@ static void obey(const char *line) {
 
 /* --- the loop --- */
 
-static void read_console(void) {
+static void read_console(void)
+{
     static char line[4096];
     static size_t length;
     char bytes[256];
     ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
     for (ssize_t i = 0; i < n; i++) {
         if (bytes[i] != '\n' && bytes[i] != '\r') {
-            if (length < sizeof line - 1) line[length++] = bytes[i];
+            if (length < sizeof line - 1)
+                line[length++] = bytes[i];
             continue;
         }
         line[length] = '\0';
-        if (length > 0) obey(line);
+        if (length > 0)
+            obey(line);
         length = 0;
     }
 }
 
-static void read_power_button(void) {
+static void read_power_button(void)
+{
     struct input_event event;
     while (read(power_fd, &event, sizeof event) == sizeof event)
-        if (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1) power_off();
+        if (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1)
+            power_off();
 }
 
-int main(void) {
+int main(void)
+{
     start_up();
     uint64_t next = now_ms();
     for (;;) {
@@ -513,10 +618,13 @@ int main(void) {
         uint64_t now = now_ms();
         int wait_ms = step_ms <= 0 ? -1 : next > now ? (int)(next - now) : 0;
         int ready = poll(events, 2, wait_ms);
-        if (ready > 0 && events[0].revents != 0) read_console();
-        if (ready > 0 && events[1].revents != 0) read_power_button();
+        if (ready > 0 && events[0].revents != 0)
+            read_console();
+        if (ready > 0 && events[1].revents != 0)
+            read_power_button();
         now = now_ms();
-        if (step_ms <= 0 || now < next) continue;
+        if (step_ms <= 0 || now < next)
+            continue;
         step();
         next = now + (uint64_t)step_ms;
     }

@@ -57,9 +57,9 @@ def claim_settings_of_a_snapshot_do_not_follow_those_of_the_vm(home):
     then = sha256(point)
     vm.do("set", "memory=512M", "cpus=4", "notes=changed")
     assert sha256(point) == then
-    assert vm.do("show")["memory"] == 512 << 20
+    assert vm.do("show")["memory_bytes"] == 512 << 20
     vm.do("revert")
-    assert vm.do("show")["memory"] == 256 << 20 and vm.do("show")["cpus"] == 1
+    assert vm.do("show")["memory_bytes"] == 256 << 20 and vm.do("show")["cpus"] == 1
 
 
 def claim_all_kinds_of_disks_go_back_while_they_are_written(home):
