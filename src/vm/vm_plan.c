@@ -65,7 +65,7 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
         .stay_stopped = !runs || step->state != STATE_RUNNING,
         .progress = context->run->progress,
     };
-    context->present_stopped = runs && save.stay_stopped;
+    context->present_stopped |= runs && save.stay_stopped;
     if (!guest_save(vm->present, &save, &context->run->saved, err))
         return false;
     naming->pause_us = context->run->saved.machine.pause_us;

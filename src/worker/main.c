@@ -36,7 +36,7 @@ static bool arguments_read(int argc, char **argv, struct arguments *ret_argument
         else if (option == 'c')
             arguments.client_fd = atoi(optarg);
         else if (option == 'V')
-            return puts("bough-worker " BOUGH_VERSION) < 0;
+            exit(puts("bough-worker " BOUGH_VERSION) < 0);
         else
             return false;
     }
@@ -127,7 +127,7 @@ static bool worker_run(const struct arguments *arguments, struct err *err)
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments;
+    struct arguments arguments = {.client_fd = -1};
     struct err err;
 
     if (!arguments_read(argc, argv, &arguments)) {
