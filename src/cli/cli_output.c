@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "cli_text.h"
 
+#include <ctype.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <stdarg.h>
@@ -179,22 +180,40 @@ bool can_ask(void)
     return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
 }
 
+/* The answer that a line is, or false: it is none. */
+static bool answer_parse(const char *line, bool with_cancel, enum answer *ret_answer)
+{
+    static const char LETTERS[] = {[ANSWER_NO] = 'n', [ANSWER_YES] = 'y', [ANSWER_CANCEL] = 'c'};
+    size_t known = with_cancel ? ARRAY_SIZE(LETTERS) : ARRAY_SIZE(LETTERS) - 1;
+    char first = (char)tolower((unsigned char)line[0]);
+
+    for (size_t i = 0; i < known; i++)
+        if (first == LETTERS[i] || (first == '\n' && i == ANSWER_NO)) {
+            *ret_answer = (enum answer)i;
+            return true;
+        }
+    return false;
+}
+
 enum answer ask(bool with_cancel, const char *format, ...)
 {
-    char text[512], line[64];
+    AUTO_FREE char *line = NULL;
+    enum answer answer;
+    size_t capacity = 0;
+    char text[512];
     va_list args;
 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     fflush(stdout);
-    text_print(stderr, text, TEXT_LINES);
-    fflush(stderr);
-    if (!fgets(line, sizeof line, stdin)) {
-        fputc('\n', stderr);
-        return with_cancel ? ANSWER_CANCEL : ANSWER_NO; /* the end of the input is no consent */
-    }
-    if (line[0] == 'y' || line[0] == 'Y')
-        return ANSWER_YES;
-    return with_cancel && (line[0] == 'c' || line[0] == 'C') ? ANSWER_CANCEL : ANSWER_NO;
+    do {
+        text_print(stderr, text, TEXT_LINES);
+        fflush(stderr);
+        if (getline(&line, &capacity, stdin) < 0) {
+            fputc('\n', stderr);
+            return with_cancel ? ANSWER_CANCEL : ANSWER_NO; /* the end of the input is no consent */
+        }
+    } while (!answer_parse(line, with_cancel, &answer));
+    return answer;
 }

@@ -47,6 +47,6 @@ int table_print(struct libscols_table *table);
 enum answer { ANSWER_NO, ANSWER_YES, ANSWER_CANCEL };
 /* Is there somebody to ask: are standard input and standard error terminals? */
 bool can_ask(void);
-/* Asks on standard error, e.g. "Go on? [y/N] ", and reads one line. An empty line is *no*; `c` is *cancel*
- * where with_cancel; at the end of the input the answer is the one that does nothing. */
+/* Asks on standard error, e.g. "Go on? [y/N] ", and reads lines until one is an answer: y, n, an empty line
+ * (no), or c where with_cancel. At the end of the input the answer is the one that does nothing. */
 enum answer ask(bool with_cancel, const char *format, ...) __attribute__((format(printf, 2, 3)));
