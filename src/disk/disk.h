@@ -39,6 +39,7 @@ AUTO_DEFINE(auto_disk_abandon, struct disk, disk_abandon)
 #define AUTO_DISK AUTO(auto_disk_abandon)
 
 uint64_t disk_size_bytes(const struct disk *disk);
+uint64_t disk_map_bytes(const struct disk *disk); /* memory of the map and its index */
 
 struct disk_layer {
     const char *path; /* valid while the layer is part of the disk */

@@ -7,6 +7,8 @@
 
 #include "err.h"
 #include "io.h"
+#include "vhd_footer.h"
+#include "vhd_header.h"
 
 #include <stdint.h>
 
@@ -18,10 +20,11 @@
 
 enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
+/* --- create --- */
 struct vhd_create_options {
     enum vhd_type type;
     uint64_t size_bytes;      /* multiple of 512; for a differencing image 0 means the parent's */
-    uint32_t block_bytes;     /* power of two, 512 KiB to 4 MiB offered; 0 means 2 MiB; not for fixed */
+    uint32_t block_bytes;     /* power of two from 4 KiB to 256 MiB (others read up to 2 MiB); 0: 2 MiB; not for fixed */
     const char *parent_path;  /* differencing only: how we reach the parent now */
 };
 
@@ -30,3 +33,63 @@ struct vhd_create_options {
  * Errors: ERR_INVALID (size, block size), ERR_EXISTS, ERR_NO_SPACE, ERR_IO, and those of opening the parent. */
 bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options,
                 struct err *err) MUST_CHECK;
+
+/* --- open --- */
+/* An open image. To be read, not changed, outside src/vhd. */
+struct vhd {
+    struct io_file *file; /* owned */
+    char *path;           /* absolute and clean; owned */
+    struct vhd_footer footer;
+    uint8_t footer_bytes[VHD_FOOTER_BYTES]; /* as found; what is written when the file has grown */
+    enum vhd_type type;
+    uint64_t size_bytes;   /* as a guest sees it: vhd_footer_size_bytes() */
+    uint64_t file_bytes;   /* when it was opened, as are: */
+    uint64_t device, inode;
+    int64_t mtime_seconds;
+    unsigned trailer_bytes; /* of the footer at the end: 512, 511, or 0 if it is missing or damaged */
+    bool needs_repair;      /* the footer at the end is missing, damaged, or another image's: the copy served */
+    /* Zero for a fixed image: */
+    struct vhd_header header;
+    uint32_t block_bytes, block_shift; /* block_bytes == 1 << block_shift */
+    uint32_t bitmap_bytes;
+    uint32_t block_count; /* blocks of the virtual size; the BAT has at least as many entries */
+};
+
+/* flags: IO_READ_ONLY or IO_WRITE. Errors name the file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_IO. */
+bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd, struct err *err) MUST_CHECK;
+void vhd_close(struct vhd *vhd); /* accepts NULL */
+AUTO_DEFINE(auto_vhd_close, struct vhd, vhd_close)
+#define AUTO_VHD AUTO(auto_vhd_close)
+
+/* Opens the parent of a differencing image, read-only. Tries the locators: relative, absolute, URL; then the parent's
+ * name beside the child. The first one whose unique id is the one that the child names is it.
+ * ERR_NOT_FOUND: none of them exists; ERR_MISMATCH: what is there has another id (both files and values named). */
+bool vhd_open_parent(const struct vhd *child, struct vhd **ret_parent, struct err *err) MUST_CHECK;
+
+/* --- the block allocation table --- */
+/* Calls each for every allocated entry, in order, having checked that its block lies in the file and behind the
+ * metadata at its start: ERR_CORRUPT if not. Entries behind block_count are passed on too. each returns false to end. */
+typedef bool vhd_bat_each_fn(void *context, uint32_t block, uint32_t entry, struct err *err);
+bool vhd_bat_each(const struct vhd *vhd, vhd_bat_each_fn *each, void *context, struct err *err) MUST_CHECK;
+/* The table as it is in the file, padded with ones to a sector. *ret_bytes is owned. Nothing in it is checked. */
+bool vhd_bat_read(const struct vhd *vhd, uint8_t **ret_bytes, size_t *ret_length, struct err *err) MUST_CHECK;
+uint64_t vhd_bat_file_bytes(const struct vhd *vhd); /* padded */
+
+/* --- blocks --- */
+static inline uint64_t vhd_bitmap_offset(uint32_t entry)
+{
+    return (uint64_t)entry * VHD_SECTOR;
+}
+static inline uint64_t vhd_data_offset(const struct vhd *vhd, uint32_t entry)
+{
+    return (uint64_t)entry * VHD_SECTOR + vhd->bitmap_bytes;
+}
+/* bits holds vhd->bitmap_bytes. */
+bool vhd_bitmap_read(const struct vhd *vhd, uint32_t entry, uint8_t *bits, struct err *err) MUST_CHECK;
+
+/* The end of everything that the image's structures name, the footer at the end aside: where that belongs. */
+bool vhd_end_bytes(const struct vhd *vhd, uint64_t *ret_end, struct err *err) MUST_CHECK;
+
+/* `8f1c...`: 32 hexadecimal digits, for messages. */
+char *vhd_id_format(const unsigned char id[static VHD_ID_SIZE], char text[static 2 * VHD_ID_SIZE + 1]);
+const char *vhd_type_name(enum vhd_type type); /* "fixed", "dynamic", "differencing" */

@@ -1,0 +1,110 @@
+/* From a top to its base by the parent locators. */
+#include "bytes.h"
+#include "disk_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct chain {
+    struct layer **layers; /* the top first */
+    size_t depth, capacity;
+};
+
+void chain_free(struct layer **layers, size_t depth)
+{
+    for (size_t i = 0; i < depth; i++)
+        layer_free(layers[i]);
+    free(layers);
+}
+
+static void chain_done(struct chain *chain)
+{
+    chain_free(chain->layers, chain->depth);
+}
+
+/* Takes vhd, also on failure. */
+static bool append(struct chain *chain, struct vhd *vhd, struct err *err)
+{
+    AUTO_LAYER struct layer *layer = calloc(1, sizeof *layer);
+
+    if (!layer) {
+        vhd_close(vhd);
+        return err_oom(err);
+    }
+    layer->vhd = vhd;
+    if (chain->depth == chain->capacity) {
+        size_t capacity = chain->capacity * 2 + 8;
+        struct layer **layers = realloc(chain->layers, capacity * sizeof(struct layer *));
+        if (!layers)
+            return err_oom(err);
+        chain->layers = layers;
+        chain->capacity = capacity;
+    }
+    chain->layers[chain->depth++] = TAKE(layer);
+    return true;
+}
+
+/* By what the file is, not by its unique id: some programs have given parent and child the same. */
+static bool check_cycle(const struct chain *chain, const struct vhd *child, const struct vhd *parent, struct err *err)
+{
+    for (size_t i = 0; i < chain->depth; i++) {
+        const struct vhd *other = chain->layers[i]->vhd;
+        if (other->device == parent->device && other->inode == parent->inode)
+            return err_set(err, ERR_CORRUPT, "%s: its parent %s is %s: the chain is a circle", child->path,
+                           parent->path, other == child ? "itself" : "one of its children");
+    }
+    return true;
+}
+
+static bool append_parent(struct chain *chain, size_t max_depth, struct err *err)
+{
+    struct layer *child = chain->layers[chain->depth - 1];
+    AUTO_VHD struct vhd *parent = NULL;
+
+    if (chain->depth >= max_depth)
+        return err_set(err, ERR_CORRUPT, "%s: the chain of %s is deeper than %zu", child->vhd->path,
+                       chain->layers[0]->vhd->path, max_depth);
+    if (!vhd_open_parent(child->vhd, &parent, err) || !check_cycle(chain, child->vhd, parent, err))
+        return false;
+    uint32_t stamp = child->vhd->header.parent_timestamp;
+    /* 0 is what Windows 10 and we write: nothing is claimed. */
+    child->parent_time_differs = stamp != 0 && stamp != (uint32_t)(parent->mtime_seconds - VHD_EPOCH);
+    return append(chain, TAKE(parent), err);
+}
+
+/* Turns the order round, and finds out how much is seen of each layer: past its end a layer reads as zeros, whatever
+ * lies below. */
+static void number(struct chain *chain)
+{
+    uint64_t visible = UINT64_MAX;
+
+    for (size_t i = 0; i < chain->depth; i++) {
+        struct layer *layer = chain->layers[i];
+        visible = min_u64(visible, layer->vhd->size_bytes);
+        layer->visible_bytes = visible;
+        layer->number = (uint16_t)(chain->depth - 1 - i);
+    }
+    for (size_t i = 0; i < chain->depth / 2; i++) {
+        struct layer *layer = chain->layers[i];
+        chain->layers[i] = chain->layers[chain->depth - 1 - i];
+        chain->layers[chain->depth - 1 - i] = layer;
+    }
+}
+
+bool chain_open(const struct io *io, const char *top_path, bool writable, size_t max_depth,
+                struct layer ***ret_layers, size_t *ret_depth, struct err *err)
+{
+    AUTO(chain_done) struct chain chain = {0};
+    struct vhd *top;
+
+    if (!vhd_open(io, top_path, writable ? IO_WRITE : IO_READ_ONLY, &top, err) || !append(&chain, top, err))
+        return false;
+    while (chain.layers[chain.depth - 1]->vhd->type == VHD_DIFFERENCING)
+        if (!append_parent(&chain, max_depth, err))
+            return false;
+    number(&chain);
+    *ret_layers = chain.layers;
+    *ret_depth = chain.depth;
+    chain = (struct chain){0};
+    return true;
+}

@@ -1,0 +1,62 @@
+/* What the files of the disk core share. Outside them only disk.h counts. */
+#pragma once
+
+#include "disk.h"
+#include "layer.h"
+#include "map.h"
+
+/* What a write of a flush was made of, so that a flush that failed can be undone in memory. */
+struct flush_item {
+    struct layer *layer;
+    struct bitmap *bitmap;  /* this bitmap; or */
+    uint32_t first_sector, sectors; /* these sectors of the BAT; or, if there are none, the footer */
+};
+
+/* The one flush that may be under way. Its arrays are kept and used again. */
+struct flushing {
+    struct disk_flush flush; /* first: a flush is cast to it */
+    bool running;
+    struct flush_item *items; /* as many as flush.writes */
+    size_t first_capacity, last_capacity, write_capacity, item_capacity;
+    uint8_t *copies;
+    size_t copy_bytes, copy_capacity;
+};
+
+struct disk {
+    const struct io *io;
+    bool writable;
+    size_t max_depth;
+    uint64_t size_bytes;
+    struct layer **layers; /* by number: 0 the base, depth - 1 the top; owned */
+    size_t depth, capacity;
+    struct layer *unclean; /* list: sealed while open here, and perhaps not yet whole on stable storage */
+    struct index index;
+    struct map map;
+    struct flushing flushing;
+    struct err sync_failure; /* code ERR_NONE: no sync has failed */
+};
+
+struct disk_next_top {
+    struct layer *layer;
+};
+
+static inline struct layer *disk_top(const struct disk *disk)
+{
+    return disk->layers[disk->depth - 1];
+}
+
+/* The layers that the map covers: all that are not written. */
+static inline size_t disk_covered(const struct disk *disk)
+{
+    return disk->writable ? disk->depth - 1 : disk->depth;
+}
+
+bool disk_range_check(const struct disk *disk, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
+/* Room for one more layer. */
+bool disk_reserve_layer(struct disk *disk, struct err *err) MUST_CHECK;
+void flushing_done(struct flushing *flushing);
+
+/* Opens the layers of a chain, the top one as flags say: *ret_layers by number. Owned by the caller, array too. */
+bool chain_open(const struct io *io, const char *top_path, bool writable, size_t max_depth,
+                struct layer ***ret_layers, size_t *ret_depth, struct err *err) MUST_CHECK;
+void chain_free(struct layer **layers, size_t depth);

@@ -1,0 +1,202 @@
+/* New images, laid out as Windows 10 does:
+ *
+ *   fixed         data, footer
+ *   dynamic       copy of the footer, header at 0x200, BAT at 0x600, footer
+ *   differencing  copy of the footer, header at 0x200, W2ku at 0x1000 (4 KiB), BAT, W2ru on a multiple of 4 KiB
+ *                 (64 KiB), footer
+ * Blocks come later: their data on a multiple of 4 KiB, the bitmap right before it. */
+#include "vhd.h"
+
+#include "bytes.h"
+#include "file.h"
+#include "guid.h"
+#include "utf16.h"
+#include "vhd_paths.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define HEADER_OFFSET     0x200U
+#define DYNAMIC_BAT       0x600U
+#define W2KU_OFFSET       0x1000U
+#define PAGE              4096U
+#define W2RU_SPACE        65536U
+#define CREATOR_WINDOWS10 0x000A0000U
+#define SYSTEM_WINDOWS    0x5769326BU /* "Wi2k" */
+#define MIN_BLOCK_BYTES   4096U
+#define MAX_BLOCK_BYTES   (256U << 20)
+
+/* All that is known before a byte is written. */
+struct plan {
+    struct vhd_footer footer;
+    struct vhd_header header;
+    struct vhd_path_data w2ku, w2ru;
+    uint64_t end_bytes; /* where the footer goes */
+};
+
+static void plan_done(struct plan *plan)
+{
+    free(plan->w2ku.bytes);
+    free(plan->w2ru.bytes);
+}
+
+static bool check_options(const struct vhd_create_options *options, struct err *err)
+{
+    uint64_t size = options->size_bytes;
+    uint32_t block = options->block_bytes;
+
+    if (options->type < VHD_FIXED || options->type > VHD_DIFFERENCING)
+        return err_set(err, ERR_INVALID, "disk type %d", (int)options->type);
+    if ((options->type == VHD_DIFFERENCING) != (options->parent_path != NULL))
+        return err_set(err, ERR_INVALID, "a differencing image needs a parent, others have none");
+    if ((size == 0 && options->type != VHD_DIFFERENCING) || size % VHD_SECTOR != 0 || size > VHD_MAX_SIZE_BYTES)
+        return err_set(err, ERR_INVALID, "a size of %llu bytes: a multiple of 512 up to 2040 GiB is possible",
+                       (unsigned long long)size);
+    if (block != 0 && (!is_power_of_two(block) || block < MIN_BLOCK_BYTES || block > MAX_BLOCK_BYTES))
+        return err_set(err, ERR_INVALID, "a block size of %u bytes: a power of two from 4 KiB to 256 MiB is possible",
+                       block);
+    return true;
+}
+
+static struct vhd_footer new_footer(enum vhd_type type, uint64_t size_bytes)
+{
+    struct vhd_footer footer = {
+        .data_offset = type == VHD_FIXED ? VHD_NO_OFFSET : HEADER_OFFSET,
+        .timestamp = (uint32_t)(time(NULL) - VHD_EPOCH),
+        .creator_app = {'w', 'i', 'n', ' '},
+        .creator_version = CREATOR_WINDOWS10,
+        .creator_system = SYSTEM_WINDOWS,
+        .original_bytes = size_bytes,
+        .current_bytes = size_bytes,
+        .geometry = vhd_geometry_of(size_bytes),
+        .type = type,
+    };
+
+    guid_new_bytes(footer.id);
+    return footer;
+}
+
+static void set_locator(struct vhd_locator *locator, uint32_t platform, uint64_t offset, uint64_t space, size_t length)
+{
+    *locator = (struct vhd_locator){.platform = platform,
+                                    .space_bytes = (uint32_t)space,
+                                    .length_bytes = (uint32_t)length,
+                                    .offset = offset};
+}
+
+static void place(struct plan *plan)
+{
+    struct vhd_header *header = &plan->header;
+    uint64_t bat_bytes = round_up((uint64_t)header->table_entries * 4, VHD_SECTOR);
+
+    if (plan->footer.type == VHD_DYNAMIC) {
+        header->table_offset = DYNAMIC_BAT;
+        plan->end_bytes = DYNAMIC_BAT + bat_bytes;
+        return;
+    }
+    uint64_t w2ku_space = round_up(max_u64(plan->w2ku.length, 1), PAGE);
+    header->table_offset = W2KU_OFFSET + w2ku_space;
+    uint64_t w2ru = round_up(header->table_offset + bat_bytes, PAGE);
+    set_locator(&header->locators[0], VHD_PLATFORM_W2KU, W2KU_OFFSET, w2ku_space, plan->w2ku.length);
+    set_locator(&header->locators[1], VHD_PLATFORM_W2RU, w2ru, W2RU_SPACE, plan->w2ru.length);
+    plan->end_bytes = w2ru + W2RU_SPACE;
+}
+
+static bool name_parent(struct plan *plan, const char *path, const struct vhd *parent, struct err *err)
+{
+    AUTO_FREE char *absolute = path_absolute(path);
+    AUTO_FREE char *dir = absolute ? path_dir(absolute) : NULL;
+    size_t length;
+
+    if (!dir)
+        return err_oom(err);
+    memcpy(plan->header.parent_id, parent->footer.id, VHD_ID_SIZE);
+    /* The parent's time stamp stays 0, as Windows 10 leaves it: a top that is sealed is still written to. */
+    if (!utf16_encode(path_base(parent->path), UTF16_BE, plan->header.parent_name, VHD_NAME_BYTES - 2, &length))
+        return err_set(err, ERR_INVALID, "%s: the name does not fit into a VHD header", parent->path);
+    if (!vhd_path_encode(VHD_PLATFORM_W2KU, parent->path, dir, &plan->w2ku, err) ||
+        !vhd_path_encode(VHD_PLATFORM_W2RU, parent->path, dir, &plan->w2ru, err))
+        return false;
+    if (plan->w2ru.length > W2RU_SPACE || plan->w2ku.length > W2RU_SPACE)
+        return err_set(err, ERR_INVALID, "%s: the path is too long for a parent locator", parent->path);
+    return true;
+}
+
+static bool make_plan(const struct io *io, const char *path, const struct vhd_create_options *options,
+                      struct plan *plan, struct err *err)
+{
+    AUTO_VHD struct vhd *parent = NULL;
+    uint64_t size = options->size_bytes;
+
+    if (!check_options(options, err))
+        return err_prefix(err, "%s", path);
+    if (options->parent_path && !vhd_open(io, options->parent_path, IO_READ_ONLY, &parent, err))
+        return err_prefix(err, "parent of %s", path);
+    if (parent && size == 0)
+        size = parent->size_bytes;
+    plan->footer = new_footer(options->type, size);
+    plan->end_bytes = size;
+    if (options->type == VHD_FIXED)
+        return true;
+    plan->header.block_bytes = options->block_bytes ? options->block_bytes : VHD_DEFAULT_BLOCK_BYTES;
+    plan->header.table_entries = (uint32_t)div_round_up(size, plan->header.block_bytes);
+    if (parent && !name_parent(plan, path, parent, err))
+        return false;
+    place(plan);
+    return true;
+}
+
+static bool write_bat(struct io_file *file, const struct vhd_header *header, struct err *err)
+{
+    size_t length = (size_t)round_up((uint64_t)header->table_entries * 4, VHD_SECTOR);
+    AUTO_FREE uint8_t *bytes = malloc(length);
+
+    if (!bytes)
+        return err_oom(err);
+    memset(bytes, 0xFF, length);
+    return io_write(file, header->table_offset, bytes, length, err);
+}
+
+static bool write_metadata(struct io_file *file, const struct plan *plan, const uint8_t *footer, struct err *err)
+{
+    uint8_t head[VHD_FOOTER_BYTES + VHD_HEADER_BYTES];
+    const struct vhd_locator *locators = plan->header.locators;
+
+    memcpy(head, footer, VHD_FOOTER_BYTES);
+    vhd_header_encode(&plan->header, head + VHD_FOOTER_BYTES);
+    if (!io_write(file, 0, head, sizeof head, err) || !write_bat(file, &plan->header, err))
+        return false;
+    if (plan->footer.type != VHD_DIFFERENCING)
+        return true;
+    return io_write(file, locators[0].offset, plan->w2ku.bytes, plan->w2ku.length, err) &&
+           io_write(file, locators[1].offset, plan->w2ru.bytes, plan->w2ru.length, err);
+}
+
+static bool write_image(struct io_file *file, const struct plan *plan, struct err *err)
+{
+    uint8_t footer[VHD_FOOTER_BYTES];
+
+    vhd_footer_encode(&plan->footer, footer);
+    if (plan->footer.type == VHD_FIXED) {
+        if (!io_allocate(file, 0, plan->end_bytes + sizeof footer, err))
+            return false;
+    } else if (!write_metadata(file, plan, footer, err)) {
+        return false;
+    }
+    return io_write(file, plan->end_bytes, footer, sizeof footer, err) && io_sync(file, err);
+}
+
+bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options, struct err *err)
+{
+    AUTO(plan_done) struct plan plan = {0};
+    AUTO_IO struct io_file *file = NULL;
+    struct err ignored;
+
+    if (!make_plan(io, path, options, &plan, err) || !io_open(io, path, IO_CREATE, &file, err))
+        return false;
+    if (write_image(file, &plan, err))
+        return true;
+    (void)!io_unlink(io, path, &ignored);
+    return false;
+}
