@@ -1,0 +1,37 @@
+"""What the tests of the commands share, beside tests/lib/bough_test.py."""
+
+import contextlib
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+
+def contents(folder):
+    """Each file and folder below, with its mode, its inode and a hash of its content. Lock files tell who looked last: of
+    them the name alone counts."""
+    seen = {}
+    for path in sorted(Path(folder).rglob("*")):
+        status = os.lstat(path)
+        name = str(path.relative_to(folder))
+        if path.suffix == ".lock":
+            seen[name] = "lock"
+        elif stat.S_ISREG(status.st_mode):
+            seen[name] = (status.st_mode, status.st_ino, hashlib.sha256(path.read_bytes()).hexdigest())
+        else:
+            seen[name] = (status.st_mode, status.st_ino, None)
+    return seen
+
+
+@contextlib.contextmanager
+def unchanged(home):
+    """What runs inside leaves all machines as they were, and no process."""
+    before = contents(home.machines)
+    yield
+    after = contents(home.machines)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert not changed, f"changed: {sorted(changed)}"
+    assert home.processes() == [], "a process is left"
