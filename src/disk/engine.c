@@ -155,6 +155,7 @@ static void status_do(struct message *message)
         .read_bytes = counters->read_bytes,
         .written_bytes = counters->written_bytes,
         .dirty_bytes = engine->core.dirty_bytes,
+        .map_bytes = disk_map_bytes(engine->disk),
         .io_uring = ring_is_io_uring(engine->ring),
     };
     message_answer(message, true);
