@@ -1,4 +1,4 @@
-# Completion of `bough` for bash: verbs, VMs, snapshots (by GUID, or by name once typed), options and files.
+# Completion of `bough` for bash: verbs, VMs, snapshots (by GUID), options, settings and files.
 # shellcheck shell=bash disable=SC2207
 
 # Strings of one key in the indented JSON that bough prints.
@@ -6,46 +6,70 @@ _bough_strings() {
     sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p"
 }
 
-_bough() {
-    local current=$2 previous=$3 verb=${COMP_WORDS[1]} IFS=$'\n'
-    COMPREPLY=()
+# The commands in a list of them.
+_bough_commands() {
+    bough help "$@" 2>/dev/null | sed -n 's/^  \([a-z-]*\) .*/\1/p'
+}
 
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "$(bough help 2>/dev/null | sed -n 's/^  \([a-z-]*\) .*/\1/p')" -- "$current"))
+# Offers what begins like the current word of the lines of its input, quoted for the shell.
+_bough_offer() {
+    local line
+    while IFS= read -r line; do
+        [[ $line == "$1"* ]] && COMPREPLY+=("$(printf '%q' "$line")")
+    done
+}
+
+_bough_offer_files() {
+    local IFS=$'\n'
+    compopt -o filenames
+    COMPREPLY=($(compgen -f -- "$1"))
+}
+
+_bough_offer_operand() {
+    local verb=$1 word=$2
+    case $COMP_CWORD:$verb in
+        2:create) ;;
+        2:*) _bough_offer "$word" < <(bough list --json 2>/dev/null | _bough_strings name) ;;
+        3:apply | 3:delete | 3:settings | 3:notes | 3:rename-snapshot)
+            # The first GUID is the VM's own.
+            _bough_offer "${word^^}" < <(bough tree "${COMP_WORDS[2]//\\/}" --json 2>/dev/null |
+                _bough_strings guid | sed 1d) ;;
+        3:screenshot) _bough_offer_files "$word" ;;
+        *:set)
+            compopt -o nospace
+            _bough_offer "$word" < <(printf '%s=\n' accel append cdrom clock cpu cpus disk display initrd kernel \
+                memory nic notes) ;;
+    esac
+}
+
+_bough() {
+    local word=$2 before=$3 verb=${COMP_WORDS[1]}
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ] || { [ "$COMP_CWORD" -eq 2 ] && [ "$verb" = help ]; }; then
+        _bough_offer "$word" < <(_bough_commands)
         return
     fi
-    case $verb in
-        help) COMPREPLY=($(compgen -W "$(bough help 2>/dev/null | sed -n 's/^  \([a-z-]*\) .*/\1/p')" -- "$current"))
-            return ;;
-        disk)
-            if [ "$COMP_CWORD" -eq 2 ]; then
-                COMPREPLY=($(compgen -W "$(bough help disk 2>/dev/null | sed -n 's/^  \([a-z-]*\) .*/\1/p')" -- "$current"))
-            else
-                COMPREPLY=($(compgen -f -- "$current"))
-            fi
-            return ;;
-    esac
-    case $previous in
-        --disk | --cdrom | --kernel | --initrd) COMPREPLY=($(compgen -f -- "$current")) && return ;;
-        --display) COMPREPLY=($(compgen -W $'none\nvnc' -- "$current")) && return ;;
-        --accel) COMPREPLY=($(compgen -W $'auto\nkvm\ntcg' -- "$current")) && return ;;
-        --clock) COMPREPLY=($(compgen -W $'vm\nhost' -- "$current")) && return ;;
-        --generation) COMPREPLY=($(compgen -W $'1\n2' -- "$current")) && return ;;
-    esac
-    if [[ $current == -* ]]; then
-        COMPREPLY=($(compgen -W "$(bough help "$verb" 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p')" -- "$current"))
-    elif [ "$COMP_CWORD" -eq 2 ] && [ "$verb" != create ]; then
-        COMPREPLY=($(compgen -W "$(bough list --json 2>/dev/null | _bough_strings name)" -- "$current"))
-    elif [ "$COMP_CWORD" -eq 3 ]; then
-        case $verb in
-            apply | delete | settings | notes | rename-snapshot)
-                COMPREPLY=($(compgen -W "$(bough tree "${COMP_WORDS[2]}" --json 2>/dev/null | _bough_strings guid |
-                    sed 1d)" -- "${current^^}")) ;;
-            set) COMPREPLY=($(compgen -S = -W $'accel\nappend\ncdrom\nclock\ncpu\ncpus\ndisk\ndisplay\ninitrd\nkernel\nmemory\nnic\nnotes' \
-                -- "$current")) ;;
-            screenshot) COMPREPLY=($(compgen -f -- "$current")) ;;
-        esac
+    if [ "$verb" = disk ]; then
+        if [ "$COMP_CWORD" -eq 2 ]; then
+            _bough_offer "$word" < <(_bough_commands disk)
+        else
+            _bough_offer_files "$word"
+        fi
+        return
     fi
+    case $before in
+        --disk | --cdrom | --kernel | --initrd) _bough_offer_files "$word" ;;
+        --display) _bough_offer "$word" < <(printf '%s\n' none vnc) ;;
+        --accel) _bough_offer "$word" < <(printf '%s\n' auto kvm tcg) ;;
+        --clock) _bough_offer "$word" < <(printf '%s\n' vm host) ;;
+        --generation) _bough_offer "$word" < <(printf '%s\n' 1 2) ;;
+        *)
+            if [[ $word == -* ]]; then
+                _bough_offer "$word" < <(bough help "$verb" 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p')
+            else
+                _bough_offer_operand "$verb" "$word"
+            fi ;;
+    esac
 }
 
 complete -F _bough bough
