@@ -24,9 +24,6 @@ bool qemu_default_machine(const struct qemu *qemu, unsigned generation, char **r
 /* ERR_UNSUPPORTED if this QEMU does not offer the settings' machine type (asked from `-machine help`, cached likewise). */
 bool qemu_check_machine(const struct qemu *qemu, const char *machine, struct err *err) MUST_CHECK;
 
-/* The file with the empty UEFI variables that belong to the firmware of generation 2; a static string. */
-const char *machine_nvram_template(void);
-
 /* UEFI firmware of this host for generation 2: its code, and the template of a new VM's variables (static strings).
  * ERR_NOT_FOUND if OVMF is not installed. */
 bool machine_firmware(const char **ret_code, const char **ret_variables, struct err *err) MUST_CHECK;

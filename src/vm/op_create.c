@@ -185,11 +185,13 @@ static bool nvram_make(const struct config *config, const char *dir, struct err 
     AUTO_FREE char *state_dir = string_printf("%s/Virtual Machines/%s", dir, config->guid.text);
     AUTO_FREE char *path = state_dir ? tree_state_path(state_dir, &config->nvram, ".nvram") : NULL;
     AUTO_BUF struct buf variables = BUF_INIT;
+    const char *code, *template;
     bool renamed;
 
     if (!path)
         return err_oom(err);
-    return file_read_all(&io_real, machine_nvram_template(), 64U << 20, &variables, err) &&
+    return machine_firmware(&code, &template, err) &&
+           file_read_all(&io_real, template, 64U << 20, &variables, err) &&
            file_replace(&io_real, path, variables.data, variables.length, &renamed, err);
 }
 
