@@ -22,8 +22,12 @@ class Server:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
         self.socket = socket_path
+        self.raw_clients = []
+        # Sanitizers keep freed memory for a while, which would hide how much is really held.
+        environment = dict(os.environ, ASAN_OPTIONS="quarantine_size_mb=8",
+                           UBSAN_OPTIONS="halt_on_error=1")
         self.process = subprocess.Popen([SERVE, "serve", top, socket_path, *options], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, preexec_fn=limit)
+                                        stdout=subprocess.PIPE, text=True, preexec_fn=limit, env=environment)
         line = self.process.stdout.readline()
         if line != "ok\n":
             self.process.wait()
@@ -54,6 +58,8 @@ class Server:
         return code
 
     def kill(self):
+        for client in self.raw_clients:
+            client.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -111,6 +117,7 @@ IHAVEOPT = 0x49484156454F5054
 
 def connect(server):
     client = socket.socket(socket.AF_UNIX)
+    server.raw_clients.append(client)
     client.settimeout(20)
     client.connect(server.socket)
     return client
