@@ -63,19 +63,29 @@ struct store_machine {
     /* Does it, or fails; on failure before the last commit the plan ends and `abort` is called. May change step->config
      * of later steps (plan is ours). */
     bool (*step)(void *context, struct plan *plan, size_t index, struct err *err);
-    /* A plan failed at step index: set the machine right (the present goes on). */
+    /* A plan failed at step index: set the machine right (the present goes on). The VM's file names what a commit before index
+     * says (store_tree()); files that the plan made and it does not name are removed behind this. But if store_is_uncertain(),
+     * nothing is removed, and either file may be found after a power cut: the present may go on only with disks that are true
+     * in both (the old tops of a live snapshot), and with memory that neither names (it stays stopped behind a save). */
     void (*abort)(void *context, const struct plan *plan, size_t index);
     void *context;
 };
 /* Runs the steps in order. After a failure before the (next) commit: abort, then a sweep of what the plan made. After a
- * failure of the directory sync behind a commit's rename (outcome unknown): nothing is swept, the tree is read again.
- * Failures behind the last commit (removals) are logged and left to the next recovery, not reported. The tree is reloaded
- * after each commit. */
+ * failure of the directory sync behind a commit's rename (outcome unknown): the tree is read again, abort, nothing is swept.
+ * Removals that fail behind the last commit are left to the next recovery, not reported; a machine's step that fails there is
+ * reported when the rest has been done. The tree is reloaded after each commit, and at the end of a plan without one.
+ * Cancelling is obeyed up to the last commit. */
 bool store_run(struct store *store, struct plan *plan, const struct store_machine *machine,
                const struct progress *progress, struct err *err) MUST_CHECK;
 
-/* Removes by invariant 5 what nothing needs. Needs both locks. Called by store_open(); public for tests and `check`. */
+/* The last commit's rename was done but its folder could not be synced: until a later one succeeds, a power cut may bring
+ * back the state before it. */
+bool store_is_uncertain(const struct store *store);
+
+/* Removes by invariant 5 what nothing needs. Needs both locks. Called by store_open(); public for tests and `check`.
+ * Layers all stay where some chain cannot be followed: what is needed is then not known. */
 bool store_recover(struct store *store, struct err *err) MUST_CHECK;
-/* For plan_delete(): every layer of the VM's and of all listed snapshots' chains with its parent. Owned array. */
+/* For plan_delete() and plan_apply(): every layer of the VM's and of all listed snapshots' chains with its parent, each file
+ * once however it is reached. Owned array. Errors: those of opening images. */
 bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count, struct err *err) MUST_CHECK;
 void store_layers_free(struct plan_layer *layers, size_t count);

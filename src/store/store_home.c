@@ -1,0 +1,323 @@
+/* The home of VMs: where it is, what is in it, and making a new one. */
+#include "store_private.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+/* Folders being made or removed; a dot in front hides them from store_list(). */
+#define NEW_SUFFIX     ".new~"
+#define REMOVED_SUFFIX ".removed~"
+
+static bool absolute_home(char *joined, char **ret_home, struct err *err)
+{
+    AUTO_FREE char *path = joined;
+    char *home = path ? path_absolute(path) : NULL;
+
+    if (!home)
+        return err_oom(err);
+    *ret_home = home;
+    return true;
+}
+
+bool store_home(char **ret_home, struct err *err)
+{
+    const char *bough = getenv("BOUGH_HOME"), *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+
+    if (bough && *bough != '\0')
+        return absolute_home(strdup(bough), ret_home, err);
+    if (data && *data == '/') /* a relative one is to be ignored, says its specification */
+        return absolute_home(path_join(data, "bough"), ret_home, err);
+    if (home && *home == '/')
+        return absolute_home(path_join(home, ".local/share/bough"), ret_home, err);
+    return err_set(err, ERR_NOT_FOUND, "no home for VMs: set BOUGH_HOME or HOME");
+}
+
+/* Unlike load_guid(): a folder with a damaged VM is a VM too. */
+static bool holds_vm(const struct io *io, const char *dir)
+{
+    struct err err;
+    struct guid guid;
+
+    return load_guid(io, dir, &guid, &err) || err.code == ERR_CORRUPT;
+}
+
+bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct err *err)
+{
+    AUTO_FREE char *home = NULL;
+
+    if (!config_check_vm_name(name, err) || !store_home(&home, err))
+        return false;
+    char *dir = path_join(home, name);
+    if (!dir)
+        return err_oom(err);
+    if (!holds_vm(io, dir)) {
+        free(dir);
+        return err_set(err, ERR_NOT_FOUND, "no VM '%s' in %s", name, home);
+    }
+    *ret_vm_dir = dir;
+    return true;
+}
+
+struct listing {
+    const struct io *io;
+    const char *home;
+    char **names;
+    size_t count;
+};
+
+static int list_one(void *context, const char *name)
+{
+    struct listing *listing = context;
+
+    if (name[0] == '.')
+        return 0;
+    char **grown = reallocarray(listing->names, listing->count + 2, sizeof *grown);
+    if (!grown)
+        return ENOMEM;
+    listing->names = grown;
+    grown[listing->count + 1] = NULL;
+    grown[listing->count] = strdup(name);
+    if (!grown[listing->count])
+        return ENOMEM;
+    listing->count++;
+    return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Asked of each name when the listing is over: a folder is not read while another one is. */
+static void keep_vms(struct listing *listing)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < listing->count; i++) {
+        AUTO_FREE char *dir = path_join(listing->home, listing->names[i]);
+        if (dir && holds_vm(listing->io, dir))
+            listing->names[kept++] = listing->names[i];
+        else
+            free(listing->names[i]);
+    }
+    listing->names[kept] = NULL;
+    listing->count = kept;
+}
+
+bool store_list(const struct io *io, char ***ret_names, struct err *err)
+{
+    AUTO_FREE char *home = NULL;
+    struct listing listing = {.io = io};
+
+    if (!store_home(&home, err))
+        return false;
+    listing.home = home;
+    listing.names = calloc(1, sizeof(char *));
+    if (!listing.names)
+        return err_oom(err);
+    /* A home that was never used is an empty one. */
+    if (!io_list(io, home, list_one, &listing, err) && err->code != ERR_NOT_FOUND) {
+        store_list_free(listing.names);
+        return false;
+    }
+    keep_vms(&listing);
+    qsort(listing.names, listing.count, sizeof(char *), compare_names);
+    *ret_names = listing.names;
+    return true;
+}
+
+void store_list_free(char **names)
+{
+    for (size_t i = 0; names && names[i]; i++)
+        free(names[i]);
+    free(names);
+}
+
+/* --- making --- */
+
+static int remove_below(void *context, const char *name)
+{
+    struct listing *inside = context;
+    char **grown = reallocarray(inside->names, inside->count + 1, sizeof *grown);
+
+    if (!grown)
+        return ENOMEM;
+    inside->names = grown;
+    grown[inside->count] = strdup(name);
+    if (!grown[inside->count])
+        return ENOMEM;
+    inside->count++;
+    return 0;
+}
+
+/* A folder that is nobody's yet or no more, whatever it holds. */
+static void remove_all(const struct io *io, const char *path)
+{
+    struct listing inside = {.io = io, .home = path};
+    struct err err;
+
+    if (!io_list(io, path, remove_below, &inside, &err))
+        log_debug("%s", err.text);
+    for (size_t i = 0; i < inside.count; i++) {
+        AUTO_FREE char *file = path_join(path, inside.names[i]);
+        struct io_stat stat;
+        bool is_folder = file && io->ops->stat(io, file, &stat) == 0 && stat.is_directory;
+        if (file && (io->ops->unlink(io, file) != 0) && is_folder)
+            remove_all(io, file);
+        free(inside.names[i]);
+    }
+    free(inside.names);
+    io->ops->remove_dir(io, path);
+}
+
+static int look_for_leftover(void *context, const char *name)
+{
+    struct listing *leftovers = context;
+    size_t length = strlen(name), dot = 1;
+    struct guid guid;
+
+    if (name[0] != '.' || length <= GUID_LENGTH + dot ||
+        (strcmp(name + dot + GUID_LENGTH, NEW_SUFFIX) != 0 && strcmp(name + dot + GUID_LENGTH, REMOVED_SUFFIX) != 0))
+        return 0;
+    char text[GUID_LENGTH + 1] = {0};
+    memcpy(text, name + dot, GUID_LENGTH);
+    return guid_parse(text, &guid) ? remove_below(leftovers, name) : 0;
+}
+
+/* What makers and removers left that did not come to their end. The home's lock is shared while one is at work: who
+ * gets it alone knows that none is. Best effort. */
+static int home_lock(const struct io *io, const char *home)
+{
+    struct listing leftovers = {.io = io};
+    struct err err;
+    int fd = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        if (!io_list(io, home, look_for_leftover, &leftovers, &err))
+            log_debug("%s", err.text);
+        for (size_t i = 0; i < leftovers.count; i++) {
+            AUTO_FREE char *path = path_join(home, leftovers.names[i]);
+            if (path)
+                remove_all(io, path);
+            free(leftovers.names[i]);
+        }
+        free(leftovers.names);
+    }
+    if (fd >= 0 && flock(fd, LOCK_SH) != 0)
+        log_debug("lock %s: %s", home, strerror(errno));
+    return fd;
+}
+
+/* A VM in the making. */
+struct making {
+    const struct io *io;
+    const struct config *vm;
+    bool (*make_files)(void *context, const char *dir, struct err *err);
+    void *context;
+    char *temporary, *final; /* the VM's folder, now and when all is well */
+};
+
+static bool make_folder(const struct making *making, const char *name, struct err *err)
+{
+    AUTO_FREE char *path = path_join(making->temporary, name);
+
+    if (!path)
+        return err_oom(err);
+    return io_make_dir(making->io, path, err);
+}
+
+static bool sync_folder(const struct making *making, const char *name, struct err *err)
+{
+    AUTO_FREE char *path = path_join(making->temporary, name);
+
+    if (!path)
+        return err_oom(err);
+    return io_sync_dir(making->io, path, err);
+}
+
+static bool make_lock(const struct making *making, struct err *err)
+{
+    AUTO_FREE char *path =
+        string_printf("%s/" VM_FOLDER "/%s.lock", making->temporary, making->vm->guid.text);
+    struct io_file *file;
+
+    if (!path)
+        return err_oom(err);
+    if (!io_open(making->io, path, IO_WRITE | IO_CREATE, &file, err))
+        return false;
+    io_close(file);
+    return true;
+}
+
+static bool make_xml(const struct making *making, struct err *err)
+{
+    AUTO_FREE char *path = string_printf("%s/" VM_FOLDER "/%s.xml", making->temporary, making->vm->guid.text);
+    AUTO_FREE char *xml = NULL;
+    size_t length;
+    bool renamed;
+
+    if (!path)
+        return err_oom(err);
+    /* As seen from where it will be. */
+    return config_format(making->vm, making->final, &xml, &length, err) &&
+           file_replace(making->io, path, xml, length, &renamed, err);
+}
+
+/* All of S1, durable, under the temporary name. */
+static bool make_content(const struct making *making, struct err *err)
+{
+    AUTO_FREE char *state = path_join(VM_FOLDER, making->vm->guid.text);
+
+    if (!state)
+        return err_oom(err);
+    return make_folder(making, VM_FOLDER, err) && make_folder(making, state, err) &&
+           make_folder(making, SNAPSHOTS_FOLDER, err) &&
+           (!making->make_files || making->make_files(making->context, making->temporary, err)) &&
+           make_lock(making, err) && make_xml(making, err) && sync_folder(making, state, err) &&
+           sync_folder(making, SNAPSHOTS_FOLDER, err) && sync_folder(making, VM_FOLDER, err) &&
+           io_sync_dir(making->io, making->temporary, err);
+}
+
+static bool make_vm(const struct making *making, const char *home, struct err *err)
+{
+    if (!io_make_dir(making->io, making->temporary, err))
+        return false;
+    bool made = make_content(making, err);
+    /* A rename would replace an empty folder of that name, which somebody may have made meanwhile: no harm. */
+    if (made && io_exists(making->io, making->final))
+        made = err_set(err, ERR_EXISTS, "%s: the name is taken", making->final);
+    if (made && io_rename(making->io, making->temporary, making->final, err))
+        return io_sync_dir(making->io, home, err);
+    remove_all(making->io, making->temporary);
+    return false;
+}
+
+bool store_create(const struct io *io, const struct config *vm,
+                  bool (*make_files)(void *context, const char *dir, struct err *err), void *context,
+                  char **ret_vm_dir, struct err *err)
+{
+    AUTO_FREE char *home = NULL;
+    struct guid guid = guid_new();
+
+    if (!config_check_vm_name(vm->name, err) || !store_home(&home, err) || !dir_make_all(io, home, err))
+        return false;
+    AUTO_FREE char *final = path_join(home, vm->name);
+    AUTO_FREE char *temporary = string_printf("%s/.%s" NEW_SUFFIX, home, guid.text);
+    if (!final || !temporary)
+        return err_oom(err);
+    if (io_exists(io, final))
+        return err_set(err, ERR_EXISTS, "%s: the name is taken", final);
+    struct making making = {.io = io, .vm = vm, .make_files = make_files, .context = context,
+                            .temporary = temporary, .final = final};
+    AUTO_FD int lock_fd = home_lock(io, home);
+    if (!make_vm(&making, home, err))
+        return false;
+    *ret_vm_dir = TAKE(final);
+    return true;
+}

@@ -1,0 +1,148 @@
+/* What lies under the disks of the VM and its snapshots. */
+#include "store_private.h"
+
+#include "vhd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What is known of the file of that identity; NULL if nothing. */
+static struct chain_file *chain_find(const struct chains *chains, uint64_t device, uint64_t inode)
+{
+    for (size_t i = chains->count; i-- > 0;)
+        if (chains->files[i].device == device && chains->files[i].inode == inode)
+            return &chains->files[i];
+    return NULL;
+}
+
+static bool chain_add(struct chains *chains, const char *path, uint64_t device, uint64_t inode, struct err *err)
+{
+    struct chain_file *files = reallocarray(chains->files, chains->count + 1, sizeof *files);
+
+    if (!files)
+        return err_oom(err);
+    chains->files = files;
+    char *copy = strdup(path);
+    if (!copy)
+        return err_oom(err);
+    files[chains->count++] = (struct chain_file){.path = copy, .device = device, .inode = inode};
+    return true;
+}
+
+void chains_done(struct chains *chains)
+{
+    for (size_t i = 0; i < chains->count; i++) {
+        free(chains->files[i].path);
+        free(chains->files[i].parent);
+    }
+    free(chains->files);
+    *chains = (struct chains){0};
+}
+
+/* What the settings name goes first, so that it has the name that they know it by: a parent locator may reach the same
+ * file by another path. */
+static bool add_named(const struct io *io, const struct config *config, struct chains *chains, struct err *err)
+{
+    for (size_t i = 0; i < config->disk_count; i++) {
+        const struct config_disk *disk = &config->disks[i];
+        struct io_stat stat;
+        if (disk->is_cdrom)
+            continue;
+        if (!io_stat_path(io, disk->path, &stat, err))
+            return false;
+        if (!chain_find(chains, stat.device, stat.inode) &&
+            !chain_add(chains, disk->path, stat.device, stat.inode, err))
+            return false;
+    }
+    return true;
+}
+
+/* The parent of image, which is files[index]; *ret_parent NULL: there is none, or it was followed before. */
+static bool follow_one(struct chains *chains, size_t index, const struct vhd *image, struct vhd **ret_parent,
+                       size_t *ret_index, struct err *err)
+{
+    AUTO_VHD struct vhd *parent = NULL;
+
+    *ret_parent = NULL;
+    chains->files[index].is_followed = true;
+    if (image->type != VHD_DIFFERENCING)
+        return true;
+    if (!vhd_open_parent(image, &parent, err))
+        return false;
+    const struct chain_file *known = chain_find(chains, parent->device, parent->inode);
+    if (!known && !chain_add(chains, parent->path, parent->device, parent->inode, err))
+        return false;
+    if (!known)
+        known = &chains->files[chains->count - 1];
+    chains->files[index].parent = strdup(known->path);
+    if (!chains->files[index].parent)
+        return err_oom(err);
+    *ret_index = (size_t)(known - chains->files);
+    if (!known->is_followed)
+        *ret_parent = TAKE(parent);
+    return true;
+}
+
+/* Up to a base, or to where an earlier walk has been: each image is opened once, and a circle of them ends too. */
+static bool follow(const struct io *io, struct chains *chains, size_t index, struct err *err)
+{
+    struct vhd *image;
+
+    if (chains->files[index].is_followed)
+        return true;
+    if (!vhd_open(io, chains->files[index].path, IO_READ_ONLY, &image, err))
+        return false;
+    while (image) {
+        struct vhd *parent = NULL;
+        bool ok = follow_one(chains, index, image, &parent, &index, err);
+        vhd_close(image);
+        if (!ok)
+            return false;
+        image = parent;
+    }
+    return true;
+}
+
+bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains, struct err *err)
+{
+    struct chains chains = {0};
+    bool ok = add_named(io, tree->vm, &chains, err);
+
+    for (size_t i = 0; ok && i < tree->snapshot_count; i++)
+        ok = add_named(io, tree->snapshots[i], &chains, err);
+    for (size_t i = 0, named = chains.count; ok && i < named; i++)
+        ok = follow(io, &chains, i, err);
+    if (ok)
+        *ret_chains = chains;
+    else
+        chains_done(&chains);
+    return ok;
+}
+
+void store_layers_free(struct plan_layer *layers, size_t count)
+{
+    for (size_t i = 0; layers && i < count; i++) {
+        free((char *)layers[i].path);
+        free((char *)layers[i].parent);
+    }
+    free(layers);
+}
+
+bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count, struct err *err)
+{
+    struct chains chains;
+
+    if (!chains_read(store->io, store->tree, &chains, err))
+        return false;
+    struct plan_layer *layers = calloc(chains.count + 1, sizeof *layers);
+    if (!layers) {
+        chains_done(&chains);
+        return err_oom(err);
+    }
+    for (size_t i = 0; i < chains.count; i++)
+        layers[i] = (struct plan_layer){.path = TAKE(chains.files[i].path), .parent = TAKE(chains.files[i].parent)};
+    *ret_layers = layers;
+    *ret_count = chains.count;
+    chains_done(&chains);
+    return true;
+}

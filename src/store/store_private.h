@@ -1,0 +1,63 @@
+/* Shared by the files of store/. */
+#pragma once
+
+#include "store.h"
+
+#include "file.h"
+
+#define VM_FOLDER        "Virtual Machines"
+#define SNAPSHOTS_FOLDER "Snapshots"
+
+struct store {
+    const struct io *io;
+    char *vm_dir;
+    struct guid guid;
+    struct tree *tree;
+    int manager_fd; /* byte 0 is ours */
+    int alive_fd;   /* byte 1 is ours, on a description of its own; -1: not */
+    bool is_uncertain;
+    bool is_stale; /* the tree could not be read again behind a commit */
+};
+
+/* --- store_lock.c --- */
+/* Takes byte 0 and writes who has it. ERR_BUSY names the owner. */
+bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what, int *ret_fd,
+                  struct err *err) MUST_CHECK;
+/* Takes byte 1 on a new description; *ret_fd -1 if another has it. */
+bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct err *err) MUST_CHECK;
+
+/* --- store_load.c --- */
+/* The VM's GUID from the name of its file. ERR_NOT_FOUND: no VM here; ERR_CORRUPT: two. */
+bool load_guid(const struct io *io, const char *vm_dir, struct guid *ret_guid, struct err *err) MUST_CHECK;
+bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, struct tree **ret_tree,
+               struct err *err) MUST_CHECK;
+/* `<GUID><end>`: its GUID. */
+bool name_parse(const char *name, const char *end, struct guid *ret_guid);
+
+/* --- store_steps.c --- */
+/* A step that is about files. *ret_uncertain: a rename was done and its folder could not be synced. */
+bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err) MUST_CHECK;
+
+/* --- store_sweep.c --- */
+/* What the steps up to and with index have made and the tree does not name. Never fails: what stays is garbage for the next
+ * recovery. */
+void sweep_plan(struct store *store, const struct plan *plan, size_t index);
+/* A folder with everything in it that is not a folder with something in it. */
+void remove_folder(const struct io *io, const char *path);
+
+/* --- store_layers.c --- */
+struct chain_file {
+    char *path;   /* owned */
+    char *parent; /* the path of another one; owned, NULL at a base */
+    uint64_t device, inode;
+    bool is_followed; /* parent is known */
+};
+
+struct chains {
+    struct chain_file *files;
+    size_t count;
+};
+
+/* Every image of the chains of the VM and the listed snapshots, each file once. */
+bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains, struct err *err) MUST_CHECK;
+void chains_done(struct chains *chains);

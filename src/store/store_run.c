@@ -1,0 +1,118 @@
+/* Plans, done. */
+#include "store_private.h"
+
+#include "log.h"
+
+#include <stdlib.h>
+
+static bool needs_machine(enum step_kind kind)
+{
+    return kind == STEP_PREPARE_TOPS || kind == STEP_SAVE_MEMORY || kind == STEP_FLUSH_SEALED ||
+           kind == STEP_START_TARGET || kind == STEP_STOP_PRESENT || kind == STEP_DROP_PRESENT ||
+           kind == STEP_RUN_TARGET;
+}
+
+/* The index of the first step that nothing can be undone behind; the count where there is no commit. */
+static size_t behind_last_commit(const struct plan *plan)
+{
+    for (size_t i = plan->step_count; i-- > 0;)
+        if (plan->steps[i].kind == STEP_COMMIT)
+            return i + 1;
+    return plan->step_count;
+}
+
+static bool do_step(struct store *store, struct plan *plan, size_t index, const struct store_machine *machine,
+                    bool *ret_uncertain, struct err *err)
+{
+    const struct step *step = &plan->steps[index];
+
+    log_debug("%s: %s %s", plan->summary, step_name(step->kind), step->path ? step->path : "");
+    *ret_uncertain = false;
+    if (machine && needs_machine(step->kind))
+        return machine->step(machine->context, plan, index, err);
+    return step_do(store, step, ret_uncertain, err);
+}
+
+/* What has been committed stays so, whether or not it can be read. */
+static void reload(struct store *store)
+{
+    struct err err;
+
+    store->is_stale = true;
+    if (!store_reload(store, &err))
+        log_debug("%s", err.text);
+}
+
+static void run_failed(struct store *store, const struct plan *plan, size_t index,
+                       const struct store_machine *machine, bool is_uncertain)
+{
+    if (is_uncertain) {
+        store->is_uncertain = true;
+        reload(store);
+    }
+    if (machine && machine->abort)
+        machine->abort(machine->context, plan, index);
+    if (!is_uncertain && !store->is_stale)
+        sweep_plan(store, plan, index);
+}
+
+static bool run_to_commit(struct store *store, struct plan *plan, size_t end, const struct store_machine *machine,
+                          const struct progress *progress, struct err *err)
+{
+    for (size_t i = 0; i < end; i++) {
+        bool is_uncertain = false;
+        bool ok = progress_cancelled(progress) ? err_set(err, ERR_CANCELLED, "%s: cancelled", plan->summary)
+                                               : do_step(store, plan, i, machine, &is_uncertain, err);
+        if (!ok) {
+            run_failed(store, plan, i, machine, is_uncertain);
+            return false;
+        }
+        if (plan->steps[i].kind == STEP_COMMIT) {
+            store->is_uncertain = false;
+            reload(store);
+        }
+    }
+    return true;
+}
+
+/* What stands behind the last commit is done as far as it can be: what is not removed is garbage, which the next recovery
+ * sees. A machine that does not go on is worth telling. */
+static bool run_behind(struct store *store, struct plan *plan, size_t start, const struct store_machine *machine,
+                       struct err *err)
+{
+    bool ok = true;
+
+    for (size_t i = start; i < plan->step_count; i++) {
+        struct err step_err;
+        bool is_uncertain;
+        if (do_step(store, plan, i, machine, &is_uncertain, &step_err))
+            continue;
+        log_debug("%s: %s: %s", plan->summary, step_name(plan->steps[i].kind), step_err.text);
+        if (ok && needs_machine(plan->steps[i].kind)) {
+            *err = step_err;
+            ok = false;
+        }
+    }
+    return ok;
+}
+
+bool store_run(struct store *store, struct plan *plan, const struct store_machine *machine,
+               const struct progress *progress, struct err *err)
+{
+    size_t end = behind_last_commit(plan);
+    bool has_commit = end > 0 && plan->steps[end - 1].kind == STEP_COMMIT;
+
+    if (store->is_stale) {
+        reload(store);
+        return err_set(err, ERR_BUSY, "%s: the VM's folder could not be read when it was changed last; try again",
+                       plan->summary);
+    }
+    if (!run_to_commit(store, plan, end, machine, progress, err) ||
+        !run_behind(store, plan, end, machine, err))
+        return false;
+    if ((!has_commit || store->is_stale) && !store_reload(store, err)) {
+        store->is_stale = true;
+        return err_prefix(err, "%s: done, but cannot be read again", plan->summary);
+    }
+    return true;
+}

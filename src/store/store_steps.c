@@ -1,0 +1,126 @@
+/* The steps of a plan that are about files. */
+#include "store_private.h"
+
+#include "bytes.h"
+#include "vhd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define COPY_CHUNK_BYTES (1U << 20)
+
+static bool make_dir(const struct io *io, const char *path, struct err *err)
+{
+    struct io_stat stat;
+
+    if (io->ops->stat(io, path, &stat) == 0)
+        return stat.is_directory || err_set(err, ERR_EXISTS, "%s: is no folder", path);
+    return io_make_dir(io, path, err);
+}
+
+static bool create_layer(const struct io *io, const struct step *step, struct err *err)
+{
+    struct vhd_create_options options = {.type = VHD_DIFFERENCING, .parent_path = step->from};
+
+    return vhd_create(io, step->path, &options, err);
+}
+
+/* Holes stay holes: a memory image is mostly that. */
+static bool copy_chunk(struct io_file *from, struct io_file *to, uint64_t offset, uint8_t *bytes, size_t *ret_length,
+                       struct err *err)
+{
+    if (!io_read_some(from, offset, bytes, COPY_CHUNK_BYTES, ret_length, err))
+        return false;
+    return *ret_length == 0 || bytes_are_zero(bytes, *ret_length) || io_write(to, offset, bytes, *ret_length, err);
+}
+
+static bool copy_content(struct io_file *from, struct io_file *to, struct err *err)
+{
+    AUTO_FREE uint8_t *bytes = malloc(COPY_CHUNK_BYTES);
+    uint64_t offset = 0;
+    size_t length = 0;
+
+    if (!bytes)
+        return err_oom(err);
+    do {
+        if (!copy_chunk(from, to, offset, bytes, &length, err))
+            return false;
+        offset += length;
+    } while (length == COPY_CHUNK_BYTES);
+    return io_truncate(to, offset, err) && io_sync(to, err);
+}
+
+static bool copy_file(const struct io *io, const struct step *step, struct err *err)
+{
+    AUTO_IO struct io_file *from = NULL;
+    AUTO_IO struct io_file *to = NULL;
+
+    return io_open(io, step->from, IO_READ_ONLY, &from, err) &&
+           io_open(io, step->path, IO_WRITE | IO_CREATE, &to, err) && copy_content(from, to, err);
+}
+
+/* Not every file system has links, and a file cannot have any number of them. */
+static bool share_file(const struct io *io, const struct step *step, struct err *err)
+{
+    int errnum = io->ops->link(io, step->from, step->path);
+
+    if (errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EMLINK || errnum == EXDEV)
+        return copy_file(io, step, err);
+    return errnum == 0 || err_sys(err, errnum, "link %s to %s", step->from, step->path);
+}
+
+static bool write_config(struct store *store, const struct step *step, bool *ret_renamed, struct err *err)
+{
+    AUTO_FREE char *xml = NULL;
+    size_t length;
+
+    return config_format(step->config, store->vm_dir, &xml, &length, err) &&
+           file_replace(store->io, step->path, xml, length, ret_renamed, err);
+}
+
+static bool commit(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err)
+{
+    bool renamed = false;
+
+    if (!write_config(store, step, &renamed, err)) {
+        *ret_uncertain = renamed;
+        return false;
+    }
+    return true;
+}
+
+static bool remove_file(const struct io *io, const char *path, struct err *err)
+{
+    return io_unlink(io, path, err) || err->code == ERR_NOT_FOUND;
+}
+
+bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err)
+{
+    const struct io *io = store->io;
+    bool renamed;
+
+    *ret_uncertain = false;
+    switch (step->kind) {
+    case STEP_MAKE_DIR:
+        return make_dir(io, step->path, err);
+    case STEP_CREATE_LAYER:
+        return create_layer(io, step, err);
+    case STEP_SHARE_FILE:
+        return share_file(io, step, err);
+    case STEP_COPY_FILE:
+        return copy_file(io, step, err);
+    case STEP_WRITE_CONFIG:
+        return write_config(store, step, &renamed, err);
+    case STEP_SYNC_DIR:
+        return io_sync_dir(io, step->path, err);
+    case STEP_COMMIT:
+        return commit(store, step, ret_uncertain, err);
+    case STEP_REMOVE_FILE:
+        return remove_file(io, step->path, err);
+    case STEP_REMOVE_DIR:
+        remove_folder(io, step->path);
+        return true;
+    default:
+        return err_set(err, ERR_STATE, "step %s: needs a machine, and there is none", step_name(step->kind));
+    }
+}

@@ -1,0 +1,348 @@
+/* Invariant 5: what no listed snapshot, and no chain of the VM, needs is garbage, if Bough made it. Bough's own are the
+ * names that it gives: a GUID with a suffix of its own in its own place. All else is left alone. */
+#include "store_private.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const STATE_SUFFIXES[] = {".bin", ".vsv", ".nvram", ".png"};
+
+/* --- names --- */
+struct names {
+    char **names;
+    size_t count;
+};
+
+static void names_free(struct names *names)
+{
+    for (size_t i = 0; i < names->count; i++)
+        free(names->names[i]);
+    free(names->names);
+}
+
+#define AUTO_NAMES AUTO(names_free)
+
+static int names_add(void *context, const char *name)
+{
+    struct names *names = context;
+    char **grown = reallocarray(names->names, names->count + 1, sizeof *grown);
+
+    if (!grown)
+        return ENOMEM;
+    names->names = grown;
+    if (!(grown[names->count] = strdup(name)))
+        return ENOMEM;
+    names->count++;
+    return 0;
+}
+
+/* What is in the folder now; nothing if there is no such folder. Taken whole before anything is removed. */
+static bool names_list(const struct io *io, const char *dir, struct names *ret_names, struct err *err)
+{
+    if (io_list(io, dir, names_add, ret_names, err))
+        return true;
+    return err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
+}
+
+static bool is_folder(const struct io *io, const char *path)
+{
+    struct io_stat stat;
+
+    return io->ops->stat(io, path, &stat) == 0 && stat.is_directory;
+}
+
+/* `<GUID>.bin` and the like, also half written. */
+static bool is_state_name(const char *name, struct guid *ret_guid)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(STATE_SUFFIXES); i++) {
+        char temporary[24];
+        snprintf(temporary, sizeof temporary, "%s" FILE_TEMPORARY_SUFFIX, STATE_SUFFIXES[i]);
+        if (name_parse(name, STATE_SUFFIXES[i], ret_guid) || name_parse(name, temporary, ret_guid))
+            return true;
+    }
+    return false;
+}
+
+/* --- removing --- */
+static void remove_file(const struct io *io, const char *path)
+{
+    struct err err;
+
+    log_debug("remove %s", path);
+    if (!io_unlink(io, path, &err) && err.code != ERR_NOT_FOUND)
+        log_debug("%s", err.text);
+}
+
+/* Stays if it holds something. */
+static void remove_if_empty(const struct io *io, const char *path)
+{
+    int errnum = io->ops->remove_dir(io, path);
+
+    log_debug("remove folder %s: %s", path, errnum == 0 ? "done" : strerror(errnum));
+}
+
+void remove_folder(const struct io *io, const char *path)
+{
+    AUTO_NAMES struct names names = {0};
+    struct err err;
+    struct guid guid;
+
+    if (!names_list(io, path, &names, &err)) {
+        log_debug("%s", err.text);
+        return;
+    }
+    for (size_t i = 0; i < names.count; i++) {
+        AUTO_FREE char *file = path_join(path, names.names[i]);
+        if (file && is_state_name(names.names[i], &guid) && !is_folder(io, file))
+            remove_file(io, file);
+    }
+    remove_if_empty(io, path);
+}
+
+/* --- what is needed --- */
+static bool names_state(const struct config *vm, const char *name)
+{
+    struct guid guid;
+
+    if (!is_state_name(name, &guid) || strstr(name, FILE_TEMPORARY_SUFFIX))
+        return false;
+    return guid_equal(&guid, &vm->saved) || guid_equal(&guid, &vm->nvram);
+}
+
+static bool config_names_disk(const struct config *config, const char *path)
+{
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!config->disks[i].is_cdrom && strcmp(config->disks[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Not by way of a parent link. */
+static bool tree_names_disk(const struct tree *tree, const char *path)
+{
+    if (config_names_disk(tree->vm, path))
+        return true;
+    for (size_t i = 0; i < tree->snapshot_count; i++)
+        if (config_names_disk(tree->snapshots[i], path))
+            return true;
+    return false;
+}
+
+static bool is_unlisted(const struct tree *tree, const char *name, const char *end)
+{
+    struct guid guid;
+
+    return name_parse(name, end, &guid) && !tree_by_guid(tree, &guid) && !guid_equal(&guid, &tree->vm->guid);
+}
+
+/* --- the places where Bough makes files --- */
+static bool sweep_state_dir(struct store *store, struct err *err)
+{
+    AUTO_FREE char *dir = tree_vm_state_dir(store->tree);
+    AUTO_NAMES struct names names = {0};
+    struct guid guid;
+
+    if (!dir)
+        return err_oom(err);
+    if (!names_list(store->io, dir, &names, err))
+        return false;
+    for (size_t i = 0; i < names.count; i++) {
+        AUTO_FREE char *path = path_join(dir, names.names[i]);
+        if (!path)
+            return err_oom(err);
+        if (is_state_name(names.names[i], &guid) && !names_state(store->tree->vm, names.names[i]) &&
+            !is_folder(store->io, path))
+            remove_file(store->io, path);
+    }
+    return true;
+}
+
+/* `<GUID>.xml` half written, whosoever. */
+static bool sweep_temporaries(struct store *store, const char *folder, struct err *err)
+{
+    AUTO_FREE char *dir = path_join(store->vm_dir, folder);
+    AUTO_NAMES struct names names = {0};
+    struct guid guid;
+
+    if (!dir)
+        return err_oom(err);
+    if (!names_list(store->io, dir, &names, err))
+        return false;
+    for (size_t i = 0; i < names.count; i++) {
+        AUTO_FREE char *path = path_join(dir, names.names[i]);
+        if (!path)
+            return err_oom(err);
+        if (name_parse(names.names[i], ".xml" FILE_TEMPORARY_SUFFIX, &guid))
+            remove_file(store->io, path);
+    }
+    return true;
+}
+
+/* Settings first: what is left of a snapshot without them is recognised again. */
+static bool sweep_snapshots(struct store *store, struct err *err)
+{
+    AUTO_FREE char *dir = tree_snapshots_dir(store->tree);
+    AUTO_NAMES struct names names = {0};
+
+    if (!dir)
+        return err_oom(err);
+    if (!names_list(store->io, dir, &names, err))
+        return false;
+    for (int folders = 0; folders <= 1; folders++) {
+        for (size_t i = 0; i < names.count; i++) {
+            AUTO_FREE char *path = path_join(dir, names.names[i]);
+            if (!path)
+                return err_oom(err);
+            if (!folders && is_unlisted(store->tree, names.names[i], ".xml"))
+                remove_file(store->io, path);
+            else if (folders && is_unlisted(store->tree, names.names[i], ""))
+                remove_folder(store->io, path);
+        }
+    }
+    return true;
+}
+
+static bool chains_hold(const struct chains *chains, const struct io_stat *stat)
+{
+    for (size_t i = 0; i < chains->count; i++)
+        if (chains->files[i].device == stat->device && chains->files[i].inode == stat->inode)
+            return true;
+    return false;
+}
+
+/* By what the file is, not by what it is called: a parent link may reach it by another path. */
+static void sweep_candidates(struct store *store, const struct names *candidates, const struct chains *chains)
+{
+    for (size_t i = 0; i < candidates->count; i++) {
+        struct io_stat stat;
+        if (store->io->ops->stat(store->io, candidates->names[i], &stat) == 0 && stat.is_regular &&
+            !chains_hold(chains, &stat))
+            remove_file(store->io, candidates->names[i]);
+    }
+}
+
+/* Layers that no settings name: needed only if a chain goes through them. */
+static bool layer_candidates(struct store *store, const char *dir, struct names *ret_candidates, struct err *err)
+{
+    AUTO_NAMES struct names names = {0};
+
+    if (!names_list(store->io, dir, &names, err))
+        return false;
+    for (size_t i = 0; i < names.count; i++) {
+        AUTO_FREE char *path = path_join(dir, names.names[i]);
+        if (!path)
+            return err_oom(err);
+        if (tree_is_layer(store->tree, path) && !tree_names_disk(store->tree, path) &&
+            names_add(ret_candidates, path) != 0)
+            return err_oom(err);
+    }
+    return true;
+}
+
+static bool sweep_layers(struct store *store, struct err *err)
+{
+    AUTO_FREE char *dir = tree_layers_dir(store->tree);
+    AUTO_NAMES struct names candidates = {0};
+    struct chains chains;
+    struct err chain_err;
+
+    if (!dir)
+        return err_oom(err);
+    if (!layer_candidates(store, dir, &candidates, err))
+        return false;
+    if (candidates.count > 0) {
+        if (!chains_read(store->io, store->tree, &chains, &chain_err)) {
+            log_warning("%s: unneeded disks, if any, stay: %s", store->tree->vm->name, chain_err.text);
+            return true;
+        }
+        sweep_candidates(store, &candidates, &chains);
+        chains_done(&chains);
+    }
+    remove_if_empty(store->io, dir);
+    return true;
+}
+
+bool store_recover(struct store *store, struct err *err)
+{
+    AUTO_FREE char *dir = path_join(store->vm_dir, VM_FOLDER);
+    struct err sync_err;
+
+    if (!dir)
+        return err_oom(err);
+    /* The VM's file may be there by a rename that no sync has made certain: after a power cut the one before it would be
+     * back, and miss what is removed here. */
+    if (!io_sync_dir(store->io, dir, &sync_err)) {
+        log_warning("%s: nothing is cleaned up: %s", store->tree->vm->name, sync_err.text);
+        return true;
+    }
+    return sweep_temporaries(store, VM_FOLDER, err) && sweep_temporaries(store, SNAPSHOTS_FOLDER, err) &&
+           sweep_state_dir(store, err) && sweep_snapshots(store, err) && sweep_layers(store, err);
+}
+
+/* --- after a plan that failed --- */
+static void sweep_made_file(struct store *store, const char *path, const char *suffix)
+{
+    const struct tree *tree = store->tree;
+    AUTO_FREE char *file = string_printf("%s%s", path, suffix);
+    AUTO_FREE char *dir = path_dir(path);
+    AUTO_FREE char *state_dir = tree_vm_state_dir(tree);
+    AUTO_FREE char *snapshots_dir = tree_snapshots_dir(tree);
+    struct guid guid;
+
+    if (!file || !dir || !state_dir || !snapshots_dir)
+        return;
+    const char *name = path_base(file);
+    bool is_garbage = false;
+    if (tree_is_layer(tree, file))
+        is_garbage = !tree_names_disk(tree, file); /* the plan's layers are tops: no chain goes through one */
+    else if (strcmp(dir, state_dir) == 0)
+        is_garbage = is_state_name(name, &guid) && !names_state(tree->vm, name);
+    else if (strcmp(dir, snapshots_dir) == 0)
+        is_garbage = is_unlisted(tree, name, ".xml");
+    else if (is_state_name(name, &guid))
+        is_garbage = is_unlisted(tree, path_base(dir), "");
+    if (is_garbage && io_exists(store->io, file))
+        remove_file(store->io, file);
+}
+
+/* The folders of S1 and others' stay; one that holds something cannot be removed. */
+static void sweep_made_dir(struct store *store, const char *path)
+{
+    AUTO_FREE char *layers_dir = tree_layers_dir(store->tree);
+    AUTO_FREE char *snapshots_dir = tree_snapshots_dir(store->tree);
+    AUTO_FREE char *dir = path_dir(path);
+
+    if (!layers_dir || !snapshots_dir || !dir)
+        return;
+    bool is_snapshots = strcmp(dir, snapshots_dir) == 0 && is_unlisted(store->tree, path_base(path), "");
+    if (is_snapshots || strcmp(path, layers_dir) == 0)
+        remove_if_empty(store->io, path);
+}
+
+void sweep_plan(struct store *store, const struct plan *plan, size_t index)
+{
+    for (size_t i = index + 1; i-- > 0;) {
+        const struct step *step = &plan->steps[i];
+        switch (step->kind) {
+        case STEP_CREATE_LAYER:
+        case STEP_SHARE_FILE:
+        case STEP_COPY_FILE:
+        case STEP_WRITE_CONFIG:
+            sweep_made_file(store, step->path, "");
+            break;
+        case STEP_SAVE_MEMORY:
+            sweep_made_file(store, step->path, ".bin");
+            sweep_made_file(store, step->path, ".vsv");
+            break;
+        case STEP_MAKE_DIR:
+            sweep_made_dir(store, step->path);
+            break;
+        default:
+            break;
+        }
+    }
+}
