@@ -119,8 +119,7 @@ bool config_add_disk(struct config *config, const struct config_disk *disk, stru
 
     if (!config_set_string(&path, disk->path, err))
         return false;
-    struct config_disk *disks =
-        reallocarray(config->disks, config->disk_count + 1, sizeof *config->disks);
+    struct config_disk *disks = reallocarray(config->disks, config->disk_count + 1, sizeof *config->disks);
     if (!disks)
         return err_oom(err);
     config->disks = disks;

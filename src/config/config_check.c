@@ -1,5 +1,5 @@
-/* What a setting may be. Every value passes here when it is read and before it is written: QEMU's command line, file
- * names and XML are made of them. */
+/* What a setting may be. Every value passes here when it is read and before it is written: QEMU's command
+ * line, file names and XML are made of them. */
 #include "config.h"
 #include "config_text.h"
 
@@ -16,18 +16,22 @@
 #define CPUS_MAX          255
 #define NICS_MAX          8
 #define FORWARDS_MAX      64
-#define TARGET_MAX        15           /* IFNAMSIZ - 1 */
+#define TARGET_MAX        15 /* IFNAMSIZ - 1 */
 #define APPEND_MAX_BYTES  4095
 #define PATH_MAX_BYTES    4095
 #define NOTES_MAX_BYTES   (64U << 10)
-#define VM_NAME_MAX_BYTES 200          /* a file name has 255, and we put suffixes behind it */
+#define VM_NAME_MAX_BYTES 200               /* a file name has 255, and we put suffixes behind it */
 #define CREATED_MAX_MS    253402300799999LL /* the end of the year 9999 */
 
 /* One character of well-formed UTF-8 at text, and its length in *ret_length; 0 if it is none. */
 static uint32_t utf8_decode(const unsigned char *text, size_t *ret_length)
 {
     static const uint32_t LEAST[] = {0, 0x80, 0x800, 0x10000};
-    size_t more = text[0] < 0x80 ? 0 : text[0] >> 5 == 6 ? 1 : text[0] >> 4 == 14 ? 2 : text[0] >> 3 == 30 ? 3 : 4;
+    size_t more = text[0] < 0x80       ? 0
+                  : text[0] >> 5 == 6  ? 1
+                  : text[0] >> 4 == 14 ? 2
+                  : text[0] >> 3 == 30 ? 3
+                                       : 4;
 
     if (more == 4)
         return 0;
@@ -89,8 +93,8 @@ bool config_check_vm_name(const char *name, struct err *err)
     if (name[0] == '.')
         return err_set(err, ERR_INVALID, "VM name '%s': must not begin with '.'", name);
     if (strlen(name) > VM_NAME_MAX_BYTES)
-        return err_set(err, ERR_INVALID, "VM name '%s': %zu bytes, at most %d are allowed", name, strlen(name),
-                       VM_NAME_MAX_BYTES);
+        return err_set(err, ERR_INVALID, "VM name '%s': %zu bytes, at most %d are allowed", name,
+                       strlen(name), VM_NAME_MAX_BYTES);
     return true;
 }
 
@@ -184,8 +188,8 @@ static bool check_boot(const struct config *config, struct err *err)
 {
     if (!config->kernel && (config->initrd || config->append))
         return err_set(err, ERR_INVALID, "initrd, append: need a kernel");
-    if (config->append && (!text_is_valid(config->append, TEXT_LINE, NULL) ||
-                           strlen(config->append) > APPEND_MAX_BYTES))
+    if (config->append &&
+        (!text_is_valid(config->append, TEXT_LINE, NULL) || strlen(config->append) > APPEND_MAX_BYTES))
         return err_set(err, ERR_INVALID, "append: longer than %d bytes, or holds control characters",
                        APPEND_MAX_BYTES);
     return (!config->kernel || check_path("kernel", config->kernel, err)) &&
@@ -267,13 +271,15 @@ static bool check_nic(const struct config_nic *nic, struct err *err)
     if ((unsigned)nic->kind > NIC_TAP)
         return err_set(err, ERR_INVALID, "network adapter: unknown kind");
     if (!mac_is_valid(nic->mac))
-        return err_set(err, ERR_INVALID, "network adapter: '%.17s' is no MAC address of one adapter", nic->mac);
+        return err_set(err, ERR_INVALID, "network adapter: '%.17s' is no MAC address of one adapter",
+                       nic->mac);
     if (nic->kind == NIC_USER && nic->target)
         return err_set(err, ERR_INVALID, "network adapter %s: a user network has no interface", nic->mac);
     if (nic->kind != NIC_USER && !check_word("network interface", nic->target, "._-", TARGET_MAX, err))
         return false;
     if (nic->forward_count > (nic->kind == NIC_USER ? FORWARDS_MAX : 0))
-        return err_set(err, ERR_INVALID, "network adapter %s: too many forwarded ports for its kind", nic->mac);
+        return err_set(err, ERR_INVALID, "network adapter %s: too many forwarded ports for its kind",
+                       nic->mac);
     for (size_t i = 0; i < nic->forward_count; i++)
         if (!forward_is_valid(nic->forwards[i]))
             return err_set(err, ERR_INVALID, "forward '%.64s': must be tcp:HOSTPORT:GUESTPORT or udp:...",

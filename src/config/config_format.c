@@ -279,8 +279,8 @@ bool config_format(const struct config *config, const char *vm_dir, char **ret_x
     xmlFreeDoc(doc);
     if (ok && *ret_length > CONFIG_XML_MAX_BYTES) {
         free(*ret_xml);
-        return err_set(err, ERR_INVALID, "settings of '%s': the XML would be larger than %u MiB", config->name,
-                       CONFIG_XML_MAX_BYTES >> 20);
+        return err_set(err, ERR_INVALID, "settings of '%s': the XML would be larger than %u MiB",
+                       config->name, CONFIG_XML_MAX_BYTES >> 20);
     }
     return ok;
 }

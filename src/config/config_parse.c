@@ -1,5 +1,5 @@
-/* A configuration out of XML that anybody may have written. Elements that we do not know are ignored: Hyper-V's own
- * files have hundreds. */
+/* A configuration out of XML that anybody may have written. Elements that we do not know are ignored:
+ * Hyper-V's own files have hundreds. */
 #include "config.h"
 #include "config_xml.h"
 #include "xml_read.h"
@@ -18,7 +18,8 @@
 #define NICS_MAX     1024U
 #define LIST_MAX     (1U << 20)
 
-/* A string that must be one of a set of names; the value stays as it is where an optional element is missing. */
+/* A string that must be one of a set of names; the value stays as it is where an optional element is missing.
+ */
 #define READ_NAME(noun, at, path, need, ret_value, err)                                                      \
     ({                                                                                                       \
         AUTO_FREE char *name_ = NULL;                                                                        \
@@ -91,7 +92,8 @@ static bool read_version(struct xml_at properties, struct err *err)
         sscanf(text, "%5u.%5u%n", &major, &minor, &end) != 2 || text[end] != '\0')
         return xml_bad(properties, "version", err, "is no version");
     if (major > 1)
-        return err_set(err, ERR_UNSUPPORTED, "%s: was written by a newer Bough: version %s, this one reads " CONFIG_VERSION,
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%s: was written by a newer Bough: version %s, this one reads " CONFIG_VERSION,
                        properties.file, text);
     return true;
 }
@@ -295,8 +297,7 @@ static bool read_settings(struct xml_at root, const char *vm_dir, struct config 
            read_boot(qemu, vm_dir, config, err) && read_nics(qemu, config, err);
 }
 
-static bool read_configuration(struct xml_at root, const char *vm_dir, struct config *config,
-                               struct err *err)
+static bool read_configuration(struct xml_at root, const char *vm_dir, struct config *config, struct err *err)
 {
     struct xml_at snapshot;
 

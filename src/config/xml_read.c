@@ -22,8 +22,8 @@ static bool is_utf16(const uint8_t *bytes, size_t length, enum utf16_order *ret_
 
 static bool parse_text(const char *text, size_t length, const char *file, xmlDoc **ret_doc, struct err *err)
 {
-    /* No XML_PARSE_HUGE: the library's own limits stay. No XML_PARSE_NOENT: nothing is expanded. The encoding given
-     * here wins over the one that the text tells of itself, which was true before it was decoded. */
+    /* No XML_PARSE_HUGE: the library's own limits stay. No XML_PARSE_NOENT: nothing is expanded. The encoding
+     * given here wins over the one that the text tells of itself, which was true before it was decoded. */
     int options = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_NOCDATA;
 
     if (!xml_scan(text, length, err))
@@ -83,8 +83,8 @@ bool xml_find(struct xml_at at, const char *path, enum xml_need need, struct xml
         const xmlNode *parent = found.node;
         found.node = NULL;
         for (const xmlNode *child = parent->children; child; child = child->next) {
-            if (child->type != XML_ELEMENT_NODE ||
-                xmlStrncmp(child->name, BAD_CAST name, length) != 0 || child->name[length] != '\0')
+            if (child->type != XML_ELEMENT_NODE || xmlStrncmp(child->name, BAD_CAST name, length) != 0 ||
+                child->name[length] != '\0')
                 continue;
             if (found.node)
                 return xml_bad(at, path, err, "stands twice");
@@ -117,8 +117,8 @@ static bool value_text(struct xml_at at, const char *path, enum xml_need need, c
     bool matches = named && strcmp((const char *)named, type) == 0;
     xmlFree(named);
     if (!matches)
-        return xml_bad(at, path, err, strcmp(type, "string") == 0 ? "is not of type string"
-                                                                  : "is not of type integer");
+        return xml_bad(at, path, err,
+                       strcmp(type, "string") == 0 ? "is not of type string" : "is not of type integer");
     xmlChar *content = xmlNodeGetContent(value.node);
     char *text = content ? strdup((const char *)content) : NULL;
     xmlFree(content);

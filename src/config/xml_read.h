@@ -8,9 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* UTF-8, or UTF-16 with or without a byte order mark. Bounded, no network, no document type. The caller frees with
- * xmlFreeDoc(). */
-bool xml_parse(const void *bytes, size_t length, const char *file, xmlDoc **ret_doc, struct err *err) MUST_CHECK;
+/* UTF-8, or UTF-16 with or without a byte order mark. Bounded, no network, no document type. The caller frees
+ * with xmlFreeDoc(). */
+bool xml_parse(const void *bytes, size_t length, const char *file, xmlDoc **ret_doc,
+               struct err *err) MUST_CHECK;
 
 struct xml_at {
     const char *file;
@@ -19,8 +20,8 @@ struct xml_at {
 
 enum xml_need { XML_REQUIRED, XML_OPTIONAL };
 
-/* The element at the path (names with '/' between) below at; twice the same name is an error. An optional one that is not
- * there: ret_child->node NULL, true. */
+/* The element at the path (names with '/' between) below at; twice the same name is an error. An optional one
+ * that is not there: ret_child->node NULL, true. */
 bool xml_find(struct xml_at at, const char *path, enum xml_need need, struct xml_at *ret_child,
               struct err *err) MUST_CHECK;
 /* Values, with their type attribute checked. An optional one that is not there leaves its output as it is. */
@@ -33,5 +34,6 @@ bool xml_guid(struct xml_at at, const char *path, enum xml_need need, struct gui
               struct err *err) MUST_CHECK;
 /* ERR_CORRUPT `file: /path/of/element[/path]: what` */
 bool xml_bad(struct xml_at at, const char *path, struct err *err, const char *what);
-/* Is it an element called prefix + decimal number without leading zeros below max? Then *ret_number is that. */
+/* Is it an element called prefix + decimal number without leading zeros below max? Then *ret_number is that.
+ */
 bool xml_is_numbered(const xmlNode *node, const char *prefix, unsigned max, unsigned *ret_number);

@@ -56,8 +56,8 @@ static bool open_locked(struct store *store, bool recover, bool *ret_alive, stru
     return true;
 }
 
-bool store_open(const struct io *io, const char *vm_dir, const char *what, bool recover, struct store **ret_store,
-                bool *ret_alive, struct err *err)
+bool store_open(const struct io *io, const char *vm_dir, const char *what, bool recover,
+                struct store **ret_store, bool *ret_alive, struct err *err)
 {
     AUTO_STORE struct store *store = calloc(1, sizeof *store);
 

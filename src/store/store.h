@@ -1,5 +1,5 @@
-/* A VM's folder: create, find, lock, load, run a plan's steps, recover. The folder is the truth; nothing of it is
- * cached beyond `struct store`. */
+/* A VM's folder: create, find, lock, load, run a plan's steps, recover. The folder is the truth; nothing of
+ * it is cached beyond `struct store`. */
 #pragma once
 
 #include "plan.h"
@@ -12,46 +12,50 @@ struct store;
 bool store_home(char **ret_home, struct err *err) MUST_CHECK;
 /* The folder of the VM of that name, or ERR_NOT_FOUND. Checks the name. */
 bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct err *err) MUST_CHECK;
-/* Every folder in the home that holds a VM's XML; names sorted. Owned array of owned strings, NULL at the end. */
+/* Every folder in the home that holds a VM's XML; names sorted. Owned array of owned strings, NULL at the
+ * end. */
 bool store_list(const struct io *io, char ***ret_names, struct err *err) MUST_CHECK;
 void store_list_free(char **names);
 
-/* Makes the folder of S1 with the VM's XML and its lock file, whole or not at all (built under a temporary name, then
- * renamed). vm->disks name existing images, or images inside the folder that `make_files` creates in the folder that it
- * is given (the temporary one: it must not be remembered). ERR_EXISTS if the name is taken. */
+/* Makes the folder of S1 with the VM's XML and its lock file, whole or not at all (built under a temporary
+ * name, then renamed). vm->disks name existing images, or images inside the folder that `make_files` creates
+ * in the folder that it is given (the temporary one: it must not be remembered). ERR_EXISTS if the name is
+ * taken. */
 bool store_create(const struct io *io, const struct config *vm,
                   bool (*make_files)(void *context, const char *dir, struct err *err), void *context,
                   char **ret_vm_dir, struct err *err) MUST_CHECK;
 
-/* The tree without any lock, for looking: read again if a concurrent commit made it inconsistent (at most 10 times). */
+/* The tree without any lock, for looking: read again if a concurrent commit made it inconsistent (at most 10
+ * times). */
 bool store_read(const struct io *io, const char *vm_dir, struct tree **ret_tree, struct err *err) MUST_CHECK;
 
 enum store_lock_state {
-    STORE_FREE,       /* nobody */
-    STORE_MANAGED,    /* byte 0: a command or a worker has it */
-    STORE_UNMANAGED,  /* byte 0 free, byte 1 held: the machine is alive and its worker is gone */
+    STORE_FREE,      /* nobody */
+    STORE_MANAGED,   /* byte 0: a command or a worker has it */
+    STORE_UNMANAGED, /* byte 0 free, byte 1 held: the machine is alive and its worker is gone */
 };
 struct store_owner {
-    int64_t pid;          /* 0 if not known */
+    int64_t pid;             /* 0 if not known */
     char host[65], what[64]; /* host name; what it does, e.g. "worker", "delete" */
-    bool this_boot;       /* same host and boot: pid means something here */
+    bool this_boot;          /* same host and boot: pid means something here */
 };
 bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,
                  struct err *err) MUST_CHECK;
 
-/* Takes byte 0 (never waits: ERR_BUSY names the owner and what it does) and loads the tree. `what` is written into the lock
- * file. If byte 1 is free too, recovers first. *ret_alive: byte 1 is held by a machine.
- * recover = false: look at the folder, remove nothing. */
-bool store_open(const struct io *io, const char *vm_dir, const char *what, bool recover, struct store **ret_store,
-                bool *ret_alive, struct err *err) MUST_CHECK;
+/* Takes byte 0 (never waits: ERR_BUSY names the owner and what it does) and loads the tree. `what` is written
+ * into the lock file. If byte 1 is free too, recovers first. *ret_alive: byte 1 is held by a machine. recover
+ * = false: look at the folder, remove nothing. */
+bool store_open(const struct io *io, const char *vm_dir, const char *what, bool recover,
+                struct store **ret_store, bool *ret_alive, struct err *err) MUST_CHECK;
 void store_close(struct store *store); /* accepts NULL; releases byte 0, and byte 1 as far as it is ours */
 AUTO_DEFINE(auto_store_close, struct store, store_close)
 #define AUTO_STORE AUTO(auto_store_close)
 
 const struct tree *store_tree(const struct store *store); /* as of the last commit or reload */
 const char *store_dir(const struct store *store);
-/* Byte 1 (machine is alive) on a description of its own: *ret_fd is inherited by QEMU (the caller clears FD_CLOEXEC in
- * the child); the lock ends when the last holder ends. The fd stays the store's. ERR_BUSY if another holds it. */
+/* Byte 1 (machine is alive) on a description of its own: *ret_fd is inherited by QEMU (the caller clears
+ * FD_CLOEXEC in the child); the lock ends when the last holder ends. The fd stays the store's. ERR_BUSY if
+ * another holds it. */
 bool store_alive_lock(struct store *store, int *ret_fd, struct err *err) MUST_CHECK;
 void store_alive_unlock(struct store *store); /* our copy alone */
 
@@ -60,32 +64,35 @@ bool store_reload(struct store *store, struct err *err) MUST_CHECK;
 
 /* Steps that need a machine. A plan of an Off VM has none; then NULL will do. */
 struct store_machine {
-    /* Does it, or fails; on failure before the last commit the plan ends and `abort` is called. May change step->config
-     * of later steps (plan is ours). */
+    /* Does it, or fails; on failure before the last commit the plan ends and `abort` is called. May change
+     * step->config of later steps (plan is ours). */
     bool (*step)(void *context, struct plan *plan, size_t index, struct err *err);
-    /* A plan failed at step index: set the machine right (the present goes on). The VM's file names what a commit before index
-     * says (store_tree()); files that the plan made and it does not name are removed behind this. But if store_is_uncertain(),
-     * nothing is removed, and either file may be found after a power cut: the present may go on only with disks that are true
-     * in both (the old tops of a live snapshot), and with memory that neither names (it stays stopped behind a save). */
+    /* A plan failed at step index: set the machine right (the present goes on). The VM's file names what a
+     * commit before index says (store_tree()); files that the plan made and it does not name are removed
+     * behind this. But if store_is_uncertain(), nothing is removed, and either file may be found after a
+     * power cut: the present may go on only with disks that are true in both (the old tops of a live
+     * snapshot), and with memory that neither names (it stays stopped behind a save). */
     void (*abort)(void *context, const struct plan *plan, size_t index);
     void *context;
 };
-/* Runs the steps in order. After a failure before the (next) commit: abort, then a sweep of what the plan made. After a
- * failure of the directory sync behind a commit's rename (outcome unknown): the tree is read again, abort, nothing is swept.
- * Removals that fail behind the last commit are left to the next recovery, not reported; a machine's step that fails there is
- * reported when the rest has been done. The tree is reloaded after each commit, and at the end of a plan without one.
- * Cancelling is obeyed up to the last commit. */
+/* Runs the steps in order. After a failure before the (next) commit: abort, then a sweep of what the plan
+ * made. After a failure of the directory sync behind a commit's rename (outcome unknown): the tree is read
+ * again, abort, nothing is swept. Removals that fail behind the last commit are left to the next recovery,
+ * not reported; a machine's step that fails there is reported when the rest has been done. The tree is
+ * reloaded after each commit, and at the end of a plan without one. Cancelling is obeyed up to the last
+ * commit. */
 bool store_run(struct store *store, struct plan *plan, const struct store_machine *machine,
                const struct progress *progress, struct err *err) MUST_CHECK;
 
-/* The last commit's rename was done but its folder could not be synced: until a later one succeeds, a power cut may bring
- * back the state before it. */
+/* The last commit's rename was done but its folder could not be synced: until a later one succeeds, a power
+ * cut may bring back the state before it. */
 bool store_is_uncertain(const struct store *store);
 
-/* Removes by invariant 5 what nothing needs. Needs both locks. Called by store_open(); public for tests and `check`.
- * Layers all stay where some chain cannot be followed: what is needed is then not known. */
+/* Removes by invariant 5 what nothing needs. Needs both locks. Called by store_open(); public for tests and
+ * `check`. Layers all stay where some chain cannot be followed: what is needed is then not known. */
 bool store_recover(struct store *store, struct err *err) MUST_CHECK;
-/* For plan_delete() and plan_apply(): every layer of the VM's and of all listed snapshots' chains with its parent, each file
- * once however it is reached. Owned array. Errors: those of opening images. */
-bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count, struct err *err) MUST_CHECK;
+/* For plan_delete() and plan_apply(): every layer of the VM's and of all listed snapshots' chains with its
+ * parent, each file once however it is reached. Owned array. Errors: those of opening images. */
+bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
+                  struct err *err) MUST_CHECK;
 void store_layers_free(struct plan_layer *layers, size_t count);

@@ -183,15 +183,16 @@ static int look_for_leftover(void *context, const char *name)
     struct guid guid;
 
     if (name[0] != '.' || length <= GUID_LENGTH + dot ||
-        (strcmp(name + dot + GUID_LENGTH, NEW_SUFFIX) != 0 && strcmp(name + dot + GUID_LENGTH, REMOVED_SUFFIX) != 0))
+        (strcmp(name + dot + GUID_LENGTH, NEW_SUFFIX) != 0 &&
+         strcmp(name + dot + GUID_LENGTH, REMOVED_SUFFIX) != 0))
         return 0;
     char text[GUID_LENGTH + 1] = {0};
     memcpy(text, name + dot, GUID_LENGTH);
     return guid_parse(text, &guid) ? remove_below(leftovers, name) : 0;
 }
 
-/* What makers and removers left that did not come to their end. The home's lock is shared while one is at work: who
- * gets it alone knows that none is. Best effort. */
+/* What makers and removers left that did not come to their end. The home's lock is shared while one is at
+ * work: who gets it alone knows that none is. Best effort. */
 static int home_lock(const struct io *io, const char *home)
 {
     struct listing leftovers = {.io = io};
@@ -289,7 +290,8 @@ static bool make_vm(const struct making *making, const char *home, struct err *e
     if (!io_make_dir(making->io, making->temporary, err))
         return false;
     bool made = make_content(making, err);
-    /* A rename would replace an empty folder of that name, which somebody may have made meanwhile: no harm. */
+    /* A rename would replace an empty folder of that name, which somebody may have made meanwhile: no harm.
+     */
     if (made && io_exists(making->io, making->final))
         made = err_set(err, ERR_EXISTS, "%s: the name is taken", making->final);
     if (made && io_rename(making->io, making->temporary, making->final, err))
@@ -313,8 +315,12 @@ bool store_create(const struct io *io, const struct config *vm,
         return err_oom(err);
     if (io_exists(io, final))
         return err_set(err, ERR_EXISTS, "%s: the name is taken", final);
-    struct making making = {.io = io, .vm = vm, .make_files = make_files, .context = context,
-                            .temporary = temporary, .final = final};
+    struct making making = {.io = io,
+                            .vm = vm,
+                            .make_files = make_files,
+                            .context = context,
+                            .temporary = temporary,
+                            .final = final};
     AUTO_FD int lock_fd = home_lock(io, home);
     if (!make_vm(&making, home, err))
         return false;

@@ -15,7 +15,8 @@ static struct chain_file *chain_find(const struct chains *chains, uint64_t devic
     return NULL;
 }
 
-static bool chain_add(struct chains *chains, const char *path, uint64_t device, uint64_t inode, struct err *err)
+static bool chain_add(struct chains *chains, const char *path, uint64_t device, uint64_t inode,
+                      struct err *err)
 {
     struct chain_file *files = reallocarray(chains->files, chains->count + 1, sizeof *files);
 
@@ -39,9 +40,10 @@ void chains_done(struct chains *chains)
     *chains = (struct chains){0};
 }
 
-/* What the settings name goes first, so that it has the name that they know it by: a parent locator may reach the same
- * file by another path. */
-static bool add_named(const struct io *io, const struct config *config, struct chains *chains, struct err *err)
+/* What the settings name goes first, so that it has the name that they know it by: a parent locator may reach
+ * the same file by another path. */
+static bool add_named(const struct io *io, const struct config *config, struct chains *chains,
+                      struct err *err)
 {
     for (size_t i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
@@ -83,7 +85,8 @@ static bool follow_one(struct chains *chains, size_t index, const struct vhd *im
     return true;
 }
 
-/* Up to a base, or to where an earlier walk has been: each image is opened once, and a circle of them ends too. */
+/* Up to a base, or to where an earlier walk has been: each image is opened once, and a circle of them ends
+ * too. */
 static bool follow(const struct io *io, struct chains *chains, size_t index, struct err *err)
 {
     struct vhd *image;
@@ -140,7 +143,8 @@ bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *r
         return err_oom(err);
     }
     for (size_t i = 0; i < chains.count; i++)
-        layers[i] = (struct plan_layer){.path = TAKE(chains.files[i].path), .parent = TAKE(chains.files[i].parent)};
+        layers[i] =
+            (struct plan_layer){.path = TAKE(chains.files[i].path), .parent = TAKE(chains.files[i].parent)};
     *ret_layers = layers;
     *ret_count = chains.count;
     chains_done(&chains);

@@ -1,5 +1,5 @@
-/* Who has a VM. The lock file holds two OFD locks, which end with the last descriptor of their open file description, and
- * the owner of the first as text. The locks decide; the text only tells. */
+/* Who has a VM. The lock file holds two OFD locks, which end with the last descriptor of their open file
+ * description, and the owner of the first as text. The locks decide; the text only tells. */
 #include "store_private.h"
 
 #include "log.h"
@@ -82,8 +82,8 @@ static void owner_write(int fd, const char *path, const char *what)
 
     host_name(host);
     boot_id(boot);
-    int length = snprintf(text, sizeof text, "host %s\nboot %s\npid %ld\nwhat %.63s\n", host, boot, (long)getpid(),
-                          what);
+    int length = snprintf(text, sizeof text, "host %s\nboot %s\npid %ld\nwhat %.63s\n", host, boot,
+                          (long)getpid(), what);
     if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length)
         log_debug("%s: the owner could not be written: %s", path, strerror(errno));
 }
@@ -120,7 +120,8 @@ static void owner_read(int fd, struct store_owner *ret_owner)
     ret_owner->pid = strtoll(pid, NULL, 10);
     host_name(here_host);
     boot_id(here_boot);
-    ret_owner->this_boot = boot[0] != '\0' && strcmp(boot, here_boot) == 0 && strcmp(ret_owner->host, here_host) == 0;
+    ret_owner->this_boot =
+        boot[0] != '\0' && strcmp(boot, here_boot) == 0 && strcmp(ret_owner->host, here_host) == 0;
 }
 
 static bool report_busy(int fd, const char *vm_dir, struct err *err)
@@ -169,8 +170,8 @@ bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct
     return true;
 }
 
-static bool probe_fd(int fd, const char *path, enum store_lock_state *ret_state, struct store_owner *ret_owner,
-                     struct err *err)
+static bool probe_fd(int fd, const char *path, enum store_lock_state *ret_state,
+                     struct store_owner *ret_owner, struct err *err)
 {
     struct store_owner owner = {0};
     bool is_managed, is_alive;

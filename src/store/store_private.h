@@ -39,8 +39,8 @@ bool name_parse(const char *name, const char *end, struct guid *ret_guid);
 bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err) MUST_CHECK;
 
 /* --- store_sweep.c --- */
-/* What the steps up to and with index have made and the tree does not name. Never fails: what stays is garbage for the next
- * recovery. */
+/* What the steps up to and with index have made and the tree does not name. Never fails: what stays is
+ * garbage for the next recovery. */
 void sweep_plan(struct store *store, const struct plan *plan, size_t index);
 /* A folder with everything in it that is not a folder with something in it. */
 void remove_folder(const struct io *io, const char *path);
@@ -59,5 +59,6 @@ struct chains {
 };
 
 /* Every image of the chains of the VM and the listed snapshots, each file once. */
-bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains, struct err *err) MUST_CHECK;
+bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains,
+                 struct err *err) MUST_CHECK;
 void chains_done(struct chains *chains);

@@ -56,8 +56,9 @@ static void run_failed(struct store *store, const struct plan *plan, size_t inde
         sweep_plan(store, plan, index);
 }
 
-static bool run_to_commit(struct store *store, struct plan *plan, size_t end, const struct store_machine *machine,
-                          const struct progress *progress, struct err *err)
+static bool run_to_commit(struct store *store, struct plan *plan, size_t end,
+                          const struct store_machine *machine, const struct progress *progress,
+                          struct err *err)
 {
     for (size_t i = 0; i < end; i++) {
         bool is_uncertain = false;
@@ -75,10 +76,10 @@ static bool run_to_commit(struct store *store, struct plan *plan, size_t end, co
     return true;
 }
 
-/* What stands behind the last commit is done as far as it can be: what is not removed is garbage, which the next recovery
- * sees. A machine that does not go on is worth telling. */
-static bool run_behind(struct store *store, struct plan *plan, size_t start, const struct store_machine *machine,
-                       struct err *err)
+/* What stands behind the last commit is done as far as it can be: what is not removed is garbage, which the
+ * next recovery sees. A machine that does not go on is worth telling. */
+static bool run_behind(struct store *store, struct plan *plan, size_t start,
+                       const struct store_machine *machine, struct err *err)
 {
     bool ok = true;
 
@@ -104,7 +105,8 @@ bool store_run(struct store *store, struct plan *plan, const struct store_machin
 
     if (store->is_stale) {
         reload(store);
-        return err_set(err, ERR_BUSY, "%s: the VM's folder could not be read when it was changed last; try again",
+        return err_set(err, ERR_BUSY,
+                       "%s: the VM's folder could not be read when it was changed last; try again",
                        plan->summary);
     }
     if (!run_to_commit(store, plan, end, machine, progress, err) ||

@@ -26,12 +26,13 @@ static bool create_layer(const struct io *io, const struct step *step, struct er
 }
 
 /* Holes stay holes: a memory image is mostly that. */
-static bool copy_chunk(struct io_file *from, struct io_file *to, uint64_t offset, uint8_t *bytes, size_t *ret_length,
-                       struct err *err)
+static bool copy_chunk(struct io_file *from, struct io_file *to, uint64_t offset, uint8_t *bytes,
+                       size_t *ret_length, struct err *err)
 {
     if (!io_read_some(from, offset, bytes, COPY_CHUNK_BYTES, ret_length, err))
         return false;
-    return *ret_length == 0 || bytes_are_zero(bytes, *ret_length) || io_write(to, offset, bytes, *ret_length, err);
+    return *ret_length == 0 || bytes_are_zero(bytes, *ret_length) ||
+           io_write(to, offset, bytes, *ret_length, err);
 }
 
 static bool copy_content(struct io_file *from, struct io_file *to, struct err *err)

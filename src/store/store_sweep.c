@@ -1,5 +1,6 @@
-/* Invariant 5: what no listed snapshot, and no chain of the VM, needs is garbage, if Bough made it. Bough's own are the
- * names that it gives: a GUID with a suffix of its own in its own place. All else is left alone. */
+/* Invariant 5: what no listed snapshot, and no chain of the VM, needs is garbage, if Bough made it. Bough's
+ * own are the names that it gives: a GUID with a suffix of its own in its own place. All else is left alone.
+ */
 #include "store_private.h"
 
 #include "log.h"
@@ -226,7 +227,8 @@ static void sweep_candidates(struct store *store, const struct names *candidates
 }
 
 /* Layers that no settings name: needed only if a chain goes through them. */
-static bool layer_candidates(struct store *store, const char *dir, struct names *ret_candidates, struct err *err)
+static bool layer_candidates(struct store *store, const char *dir, struct names *ret_candidates,
+                             struct err *err)
 {
     AUTO_NAMES struct names names = {0};
 
@@ -273,8 +275,8 @@ bool store_recover(struct store *store, struct err *err)
 
     if (!dir)
         return err_oom(err);
-    /* The VM's file may be there by a rename that no sync has made certain: after a power cut the one before it would be
-     * back, and miss what is removed here. */
+    /* The VM's file may be there by a rename that no sync has made certain: after a power cut the one before
+     * it would be back, and miss what is removed here. */
     if (!io_sync_dir(store->io, dir, &sync_err)) {
         log_warning("%s: nothing is cleaned up: %s", store->tree->vm->name, sync_err.text);
         return true;

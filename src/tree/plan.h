@@ -1,42 +1,42 @@
-/* The planner: (tree, operation) -> a list of steps. Pure: no I/O, no clock, no random numbers of its own. The
- * executor is store.h's; `--dry-run` prints plans; the crash tests stop between the steps.
+/* The planner: (tree, operation) -> a list of steps. Pure: no I/O, no clock, no random numbers of its own.
+ * The executor is store.h's; `--dry-run` prints plans; the crash tests stop between the steps.
  *
- * Each plan has at most two STEP_COMMITs, each an atomic replacement of the VM's XML. What stands before the first
- * only makes new files beside the old; what stands behind the last only removes what nothing names any more. So a
- * plan that is cut off anywhere needs no undo: recovery sweeps (invariant 5). */
+ * Each plan has at most two STEP_COMMITs, each an atomic replacement of the VM's XML. What stands before the
+ * first only makes new files beside the old; what stands behind the last only removes what nothing names any
+ * more. So a plan that is cut off anywhere needs no undo: recovery sweeps (invariant 5). */
 #pragma once
 
 #include "tree.h"
 
 enum step_kind {
-    STEP_MAKE_DIR,      /* path; fine if it is there */
-    STEP_CREATE_LAYER,  /* path: a new empty .avhd, durable, over parent */
-    STEP_SHARE_FILE,    /* path: a hard link to, else a copy of, from: a file that is never written again */
-    STEP_COPY_FILE,     /* path: a durable copy of from, of its own: it will be written */
-    STEP_WRITE_CONFIG,  /* path: config as XML, replaced atomically and durable */
-    STEP_SYNC_DIR,      /* path */
-    STEP_COMMIT,        /* path: the VM's XML becomes config */
-    STEP_REMOVE_FILE,   /* path; fine if it is gone */
-    STEP_REMOVE_DIR,    /* path with the files of ours in it; fine if it is gone, stays if it holds others */
+    STEP_MAKE_DIR,     /* path; fine if it is there */
+    STEP_CREATE_LAYER, /* path: a new empty .avhd, durable, over parent */
+    STEP_SHARE_FILE,   /* path: a hard link to, else a copy of, from: a file that is never written again */
+    STEP_COPY_FILE,    /* path: a durable copy of from, of its own: it will be written */
+    STEP_WRITE_CONFIG, /* path: config as XML, replaced atomically and durable */
+    STEP_SYNC_DIR,     /* path */
+    STEP_COMMIT,       /* path: the VM's XML becomes config */
+    STEP_REMOVE_FILE,  /* path; fine if it is gone */
+    STEP_REMOVE_DIR,   /* path with the files of ours in it; fine if it is gone, stays if it holds others */
     /* Steps of a machine that runs: the executor hands them to its caller. */
-    STEP_PREPARE_TOPS,  /* engines open the layers of config's disks as their next tops */
-    STEP_SAVE_MEMORY,   /* guest memory to path.bin and path.vsv, with the id `memory` of the next step's config that has
-                           one; the engines switch at the instant */
-    STEP_FLUSH_SEALED,  /* the sealed layers are durable */
-    STEP_START_TARGET,  /* a second machine from config, stopped, memory loaded from path.bin and path.vsv, whose id is
-                           config's `memory` */
-    STEP_STOP_PRESENT,  /* the present machine stands still, its disks flushed */
-    STEP_DROP_PRESENT,  /* the present machine is ended and its engines are closed */
-    STEP_RUN_TARGET,    /* the target takes the present's place and goes on (state: running or paused) */
+    STEP_PREPARE_TOPS, /* engines open the layers of config's disks as their next tops */
+    STEP_SAVE_MEMORY, /* guest memory to path.bin and path.vsv, with the id `memory` of the next step's config
+                         that has one; the engines switch at the instant */
+    STEP_FLUSH_SEALED, /* the sealed layers are durable */
+    STEP_START_TARGET, /* a second machine from config, stopped, memory loaded from path.bin and path.vsv,
+                          whose id is config's `memory` */
+    STEP_STOP_PRESENT, /* the present machine stands still, its disks flushed */
+    STEP_DROP_PRESENT, /* the present machine is ended and its engines are closed */
+    STEP_RUN_TARGET,   /* the target takes the present's place and goes on (state: running or paused) */
 };
 
 const char *step_name(enum step_kind kind); /* "make-dir", ... for JSON and people */
 
 struct step {
     enum step_kind kind;
-    char *path;            /* absolute; NULL where the kind has none */
-    char *from;            /* STEP_SHARE_FILE, STEP_COPY_FILE: source; STEP_CREATE_LAYER: parent image */
-    struct config *config; /* owned by the step; NULL where the kind has none */
+    char *path;              /* absolute; NULL where the kind has none */
+    char *from;              /* STEP_SHARE_FILE, STEP_COPY_FILE: source; STEP_CREATE_LAYER: parent image */
+    struct config *config;   /* owned by the step; NULL where the kind has none */
     enum config_state state; /* STEP_RUN_TARGET, STEP_SAVE_MEMORY: what the machine is to be afterwards */
 };
 
@@ -69,15 +69,17 @@ struct plan_snapshot {
     enum config_accel accel_used;
 };
 
-/* Off: layers, snapshot's XML, one commit. Saved: the same, saved files shared into the snapshot. Running, Paused: prepare,
- * first commit (VM names the new tops; none without hard disks), save memory, flush sealed, snapshot's XML, second commit
- * (listed).
- * *ret_snapshot names the new snapshot. STEP_WRITE_CONFIG of the snapshot's XML is found by its config's is_snapshot:
- * the caller may fill pause_us in it between STEP_SAVE_MEMORY and that step. */
-bool plan_snapshot(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *request,
-                   struct plan **ret_plan, struct guid *ret_snapshot, struct err *err) MUST_CHECK;
+/* Off: layers, snapshot's XML, one commit. Saved: the same, saved files shared into the snapshot. Running,
+ * Paused: prepare, first commit (VM names the new tops; none without hard disks), save memory, flush sealed,
+ * snapshot's XML, second commit (listed). *ret_snapshot names the new snapshot. STEP_WRITE_CONFIG of the
+ * snapshot's XML is found by its config's is_snapshot: the caller may fill pause_us in it between
+ * STEP_SAVE_MEMORY and that step. */
+bool plan_snapshot(const struct tree *tree, const struct plan_source *source,
+                   const struct plan_snapshot *request, struct plan **ret_plan, struct guid *ret_snapshot,
+                   struct err *err) MUST_CHECK;
 
-/* Every layer of the VM's and all snapshots' chains, with what lies under it: the planner does no I/O (store_layers()). */
+/* Every layer of the VM's and all snapshots' chains, with what lies under it: the planner does no I/O
+ * (store_layers()). */
 struct plan_layer {
     const char *path, *parent; /* absolute; parent NULL at the base */
 };
@@ -92,28 +94,31 @@ struct plan_apply {
 };
 
 /* Going back, to any listed snapshot (revert is apply of the tree's vm->parent). New working layers over the
- * snapshot's sealed ones, settings of the snapshot, identity and list of the VM; with memory and not no_start the target
- * is started stopped before the commit and runs behind it; the present's saved state, its working layers, and what is under
- * them and nobody else's, are removed at the end. Base images and files that Bough did not make are never removed. A layer
- * that is not in `layers` stays (the next recovery sees it), but for the present's tops. */
+ * snapshot's sealed ones, settings of the snapshot, identity and list of the VM; with memory and not no_start
+ * the target is started stopped before the commit and runs behind it; the present's saved state, its working
+ * layers, and what is under them and nobody else's, are removed at the end. Base images and files that Bough
+ * did not make are never removed. A layer that is not in `layers` stays (the next recovery sees it), but for
+ * the present's tops. */
 bool plan_apply(const struct tree *tree, const struct plan_source *source, const struct plan_apply *request,
                 struct plan **ret_plan, struct err *err) MUST_CHECK;
 
-/* Takes the point away: commit without it, its XML and saved state removed, layers that nothing needs removed upward;
- * children and the VM now descend from its parent. Layers still needed stay (merging is a later step).
- * subtree: all that descend from it too. The VM's own chain always stays. */
-bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree, const struct plan_layer *layers,
-                 size_t layer_count, struct plan **ret_plan, struct err *err) MUST_CHECK;
+/* Takes the point away: commit without it, its XML and saved state removed, layers that nothing needs removed
+ * upward; children and the VM now descend from its parent. Layers still needed stay (merging is a later
+ * step). subtree: all that descend from it too. The VM's own chain always stays. */
+bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree,
+                 const struct plan_layer *layers, size_t layer_count, struct plan **ret_plan,
+                 struct err *err) MUST_CHECK;
 
-/* The VM's settings replaced as a whole (set, rename, memory saved or dropped): one commit. What the new config no longer
- * names of saved state is removed behind it. Takes nothing: copies. */
+/* The VM's settings replaced as a whole (set, rename, memory saved or dropped): one commit. What the new
+ * config no longer names of saved state is removed behind it. Takes nothing: copies. */
 bool plan_settings(const struct tree *tree, const struct config *vm, const char *what, struct plan **ret_plan,
                    struct err *err) MUST_CHECK;
 /* Name and notes of a snapshot: its own file alone is replaced. NULL: unchanged. */
-bool plan_snapshot_text(const struct tree *tree, const struct guid *snapshot, const char *name, const char *notes,
-                        struct plan **ret_plan, struct err *err) MUST_CHECK;
-/* save: memory to the VM's own state folder, then a commit that names it: saved, saved_state, and with it memory (the id in
- * .vsv), accel_used and qemu_version in the VM's own config. start of a Saved VM is plan_settings() with those unset. */
+bool plan_snapshot_text(const struct tree *tree, const struct guid *snapshot, const char *name,
+                        const char *notes, struct plan **ret_plan, struct err *err) MUST_CHECK;
+/* save: memory to the VM's own state folder, then a commit that names it: saved, saved_state, and with it
+ * memory (the id in .vsv), accel_used and qemu_version in the VM's own config. start of a Saved VM is
+ * plan_settings() with those unset. */
 struct plan_save {
     enum plan_machine machine; /* MACHINE_RUNNING or MACHINE_PAUSED */
     const char *qemu_version;

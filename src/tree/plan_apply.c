@@ -94,7 +94,8 @@ static void build_apply(struct build *build, const struct apply *apply, struct c
     if (apply->starts)
         build_plain(build, STEP_RUN_TARGET, apply->snapshot->state_when_taken);
     build_remove_state(build, config);
-    build_remove_layers(build, config, /* deleted= */ NULL, apply->request->layers, apply->request->layer_count);
+    build_remove_layers(build, config, /* deleted= */ NULL, apply->request->layers,
+                        apply->request->layer_count);
 }
 
 bool plan_apply(const struct tree *tree, const struct plan_source *source, const struct plan_apply *request,

@@ -9,14 +9,22 @@
 const char *step_name(enum step_kind kind)
 {
     static const char *const NAMES[] = {
-        [STEP_MAKE_DIR] = "make-dir",           [STEP_CREATE_LAYER] = "create-layer",
-        [STEP_SHARE_FILE] = "share-file",       [STEP_COPY_FILE] = "copy-file",
-        [STEP_WRITE_CONFIG] = "write-config",   [STEP_SYNC_DIR] = "sync-dir",
-        [STEP_COMMIT] = "commit",               [STEP_REMOVE_FILE] = "remove-file",
-        [STEP_REMOVE_DIR] = "remove-dir",       [STEP_PREPARE_TOPS] = "prepare-tops",
-        [STEP_SAVE_MEMORY] = "save-memory",     [STEP_FLUSH_SEALED] = "flush-sealed",
-        [STEP_START_TARGET] = "start-target",   [STEP_STOP_PRESENT] = "stop-present",
-        [STEP_DROP_PRESENT] = "drop-present",   [STEP_RUN_TARGET] = "run-target",
+        [STEP_MAKE_DIR] = "make-dir",
+        [STEP_CREATE_LAYER] = "create-layer",
+        [STEP_SHARE_FILE] = "share-file",
+        [STEP_COPY_FILE] = "copy-file",
+        [STEP_WRITE_CONFIG] = "write-config",
+        [STEP_SYNC_DIR] = "sync-dir",
+        [STEP_COMMIT] = "commit",
+        [STEP_REMOVE_FILE] = "remove-file",
+        [STEP_REMOVE_DIR] = "remove-dir",
+        [STEP_PREPARE_TOPS] = "prepare-tops",
+        [STEP_SAVE_MEMORY] = "save-memory",
+        [STEP_FLUSH_SEALED] = "flush-sealed",
+        [STEP_START_TARGET] = "start-target",
+        [STEP_STOP_PRESENT] = "stop-present",
+        [STEP_DROP_PRESENT] = "drop-present",
+        [STEP_RUN_TARGET] = "run-target",
     };
 
     return (unsigned)kind < ARRAY_SIZE(NAMES) ? NAMES[kind] : "?";
@@ -36,9 +44,11 @@ void plan_free(struct plan *plan)
     free(plan);
 }
 
-void build_begin(struct build *build, const struct tree *tree, const struct plan_source *source, struct err *err)
+void build_begin(struct build *build, const struct tree *tree, const struct plan_source *source,
+                 struct err *err)
 {
-    *build = (struct build){.tree = tree, .source = source, .err = err, .plan = calloc(1, sizeof *build->plan)};
+    *build =
+        (struct build){.tree = tree, .source = source, .err = err, .plan = calloc(1, sizeof *build->plan)};
     if (!build->plan)
         build_fail(build);
 }
@@ -202,7 +212,8 @@ void build_commit(struct build *build, const struct config *config)
 
 void build_write_snapshot(struct build *build, const struct config *snapshot)
 {
-    build_checked(build, STEP_WRITE_CONFIG, tree_snapshot_xml_path(build->tree, &snapshot->snapshot), snapshot);
+    build_checked(build, STEP_WRITE_CONFIG, tree_snapshot_xml_path(build->tree, &snapshot->snapshot),
+                  snapshot);
 }
 
 void build_remove_state(struct build *build, const struct config *now)

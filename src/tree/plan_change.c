@@ -42,8 +42,8 @@ static void unlist(const struct tree *tree, const bool *deleted, struct config *
         struct config_listed *listed = &vm->listed[i];
         if (deleted[index_of(tree, tree_by_guid(tree, &listed->guid))])
             continue;
-        vm->listed[kept++] = (struct config_listed){
-            .guid = listed->guid, .parent = nearest_kept(tree, deleted, listed->parent)};
+        vm->listed[kept++] = (struct config_listed){.guid = listed->guid,
+                                                    .parent = nearest_kept(tree, deleted, listed->parent)};
     }
     vm->listed_count = kept;
     vm->parent = nearest_kept(tree, deleted, vm->parent);
@@ -62,8 +62,8 @@ static void remove_snapshots(struct build *build, const bool *deleted)
     }
 }
 
-bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree, const struct plan_layer *layers,
-                 size_t layer_count, struct plan **ret_plan, struct err *err)
+bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree,
+                 const struct plan_layer *layers, size_t layer_count, struct plan **ret_plan, struct err *err)
 {
     const struct config *top = tree_by_guid(tree, snapshot);
     AUTO_FREE bool *deleted = calloc(tree->snapshot_count + 1, sizeof *deleted);
@@ -120,8 +120,8 @@ bool plan_settings(const struct tree *tree, const struct config *vm, const char 
     return build_end(&build, ret_plan, "%s %s", what, tree->vm->name);
 }
 
-bool plan_snapshot_text(const struct tree *tree, const struct guid *snapshot, const char *name, const char *notes,
-                        struct plan **ret_plan, struct err *err)
+bool plan_snapshot_text(const struct tree *tree, const struct guid *snapshot, const char *name,
+                        const char *notes, struct plan **ret_plan, struct err *err)
 {
     const struct config *old = tree_by_guid(tree, snapshot);
     struct build build;

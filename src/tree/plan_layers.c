@@ -54,7 +54,8 @@ static bool known_new(const struct tree *tree, const struct plan_layer *layers, 
     if (!known->layers)
         return false;
     for (size_t i = 0; i < layer_count; i++)
-        known->layers[known->count++] = (struct known_layer){.path = layers[i].path, .parent = layers[i].parent};
+        known->layers[known->count++] =
+            (struct known_layer){.path = layers[i].path, .parent = layers[i].parent};
     for (size_t i = 0; i < vm->disk_count; i++)
         if (!vm->disks[i].is_cdrom)
             known->layers[known->count++] = (struct known_layer){.path = vm->disks[i].path};
@@ -67,7 +68,8 @@ static bool known_new(const struct tree *tree, const struct plan_layer *layers, 
 static void need_disks(const struct known_layers *known, const struct config *config)
 {
     for (size_t i = 0; i < config->disk_count; i++) {
-        struct known_layer *layer = config->disks[i].is_cdrom ? NULL : known_find(known, config->disks[i].path);
+        struct known_layer *layer =
+            config->disks[i].is_cdrom ? NULL : known_find(known, config->disks[i].path);
         for (; layer && !layer->needed; layer = known_find(known, layer->parent))
             layer->needed = true;
     }

@@ -122,8 +122,8 @@ static void build_prepare_tops(struct build *build, const struct config *before)
         build_fail(build);
 }
 
-/* before: the VM with its new tops, the snapshot not yet listed. The engines write to the old tops until the instant:
- * an empty child reads as its parent, so that both are true in between. */
+/* before: the VM with its new tops, the snapshot not yet listed. The engines write to the old tops until the
+ * instant: an empty child reads as its parent, so that both are true in between. */
 static void plan_live(struct build *build, enum plan_machine machine, const struct config *before,
                       const struct config *snapshot, const struct config *after)
 {
@@ -137,8 +137,8 @@ static void plan_live(struct build *build, enum plan_machine machine, const stru
         build_prepare_tops(build, before);
         build_commit(build, before);
     }
-    struct step *save = dir ? build_step(build, STEP_SAVE_MEMORY, tree_state_path(dir, &snapshot->snapshot, ""))
-                            : NULL;
+    struct step *save =
+        dir ? build_step(build, STEP_SAVE_MEMORY, tree_state_path(dir, &snapshot->snapshot, "")) : NULL;
     if (save)
         save->state = machine == MACHINE_RUNNING ? STATE_RUNNING : STATE_PAUSED;
     else
@@ -159,8 +159,9 @@ static bool check_request(const struct tree *tree, const struct plan_snapshot *r
     return !request->name || config_check_snapshot_name(request->name, err);
 }
 
-bool plan_snapshot(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *request,
-                   struct plan **ret_plan, struct guid *ret_snapshot, struct err *err)
+bool plan_snapshot(const struct tree *tree, const struct plan_source *source,
+                   const struct plan_snapshot *request, struct plan **ret_plan, struct guid *ret_snapshot,
+                   struct err *err)
 {
     struct build build;
 
@@ -182,7 +183,8 @@ bool plan_snapshot(const struct tree *tree, const struct plan_source *source, co
         plan_still(&build, request->machine, snapshot, after);
     else
         plan_live(&build, request->machine, before, snapshot, after);
-    if (!build_end(&build, ret_plan, "snapshot %s: take '%s'", tree->vm->name, snapshot ? snapshot->name : ""))
+    if (!build_end(&build, ret_plan, "snapshot %s: take '%s'", tree->vm->name,
+                   snapshot ? snapshot->name : ""))
         return false;
     *ret_snapshot = guid;
     return true;

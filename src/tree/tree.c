@@ -118,8 +118,8 @@ static bool check_parents(const struct tree *tree, struct err *err)
     const struct guid *parent = &tree->vm->parent;
 
     if (guid_is_set(parent) && !tree_by_guid(tree, parent))
-        return err_set(err, ERR_CORRUPT, "%s: descends from a snapshot that is not listed: %s", tree->vm->name,
-                       parent->text);
+        return err_set(err, ERR_CORRUPT, "%s: descends from a snapshot that is not listed: %s",
+                       tree->vm->name, parent->text);
     AUTO_FREE enum walk *walks = calloc(tree->snapshot_count + 1, sizeof *walks);
     if (!walks)
         return err_oom(err);
@@ -138,7 +138,8 @@ static bool check_disks(const struct tree *tree, struct err *err)
             const struct config *snapshot = tree->snapshots[j];
             for (size_t k = 0; k < snapshot->disk_count; k++)
                 if (!snapshot->disks[k].is_cdrom && strcmp(snapshot->disks[k].path, written->path) == 0)
-                    return err_set(err, ERR_CORRUPT, "%s: is written by the VM %s and belongs to its snapshot %s",
+                    return err_set(err, ERR_CORRUPT,
+                                   "%s: is written by the VM %s and belongs to its snapshot %s",
                                    written->path, tree->vm->name, snapshot->snapshot.text);
         }
     }

@@ -108,5 +108,6 @@ bool tree_is_layer(const struct tree *tree, const char *path)
 
     if (!dir || !path_is_inside(path, dir) || strlen(dir) + 1 != (size_t)(name - path))
         return false;
-    return ends_with(name, length, ".avhd") && length > 5 + GUID_LENGTH + 1 && ends_with_guid(name, length - 5);
+    return ends_with(name, length, ".avhd") && length > 5 + GUID_LENGTH + 1 &&
+           ends_with_guid(name, length - 5);
 }

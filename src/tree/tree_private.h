@@ -3,8 +3,8 @@
 
 #include "plan.h"
 
-/* The name of a layer's file without ".avhd", ".vhd", ".vhdx" and the GUIDs behind it; points into path, *ret_length
- * characters, which may be 0. */
+/* The name of a layer's file without ".avhd", ".vhd", ".vhdx" and the GUIDs behind it; points into path,
+ * *ret_length characters, which may be 0. */
 const char *layer_stem(const char *path, size_t *ret_length);
 
 /* --- a plan in the making: failures are sticky, build_end() tells --- */
@@ -16,9 +16,11 @@ struct build {
     bool failed;
 };
 
-void build_begin(struct build *build, const struct tree *tree, const struct plan_source *source, struct err *err);
+void build_begin(struct build *build, const struct tree *tree, const struct plan_source *source,
+                 struct err *err);
 struct guid build_guid(struct build *build);
-/* Takes path, which is NULL only if memory is out, and from and config, which are NULL where the kind has none. */
+/* Takes path, which is NULL only if memory is out, and from and config, which are NULL where the kind has
+ * none. */
 struct step *build_step(struct build *build, enum step_kind kind, char *path);
 void build_from(struct build *build, enum step_kind kind, char *path, char *from);
 void build_config(struct build *build, enum step_kind kind, char *path, struct config *config);
@@ -41,7 +43,7 @@ void build_commit(struct build *build, const struct config *config); /* copies; 
 void build_write_snapshot(struct build *build, const struct config *snapshot);
 /* Behind a commit: what `now` no longer names of the VM's saved state and NVRAM. */
 void build_remove_state(struct build *build, const struct config *now);
-/* Behind a commit: every layer of `layers`, and the VM's tops, that neither now nor a snapshot that is not in `deleted`
- * needs; the ones above first. deleted: by index of tree->snapshots, NULL for none. */
+/* Behind a commit: every layer of `layers`, and the VM's tops, that neither now nor a snapshot that is not in
+ * `deleted` needs; the ones above first. deleted: by index of tree->snapshots, NULL for none. */
 void build_remove_layers(struct build *build, const struct config *now, const bool *deleted,
                          const struct plan_layer *layers, size_t layer_count);
