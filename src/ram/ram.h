@@ -33,6 +33,10 @@ struct ram_save_result {
 /* Starts a thread that takes the stream apart. It never waits for anything but the pipe and page-cache writes. */
 struct ram_save;
 bool ram_save_start(const struct ram_save_options *options, struct ram_save **ret_save, struct err *err) MUST_CHECK;
+/* The guest stands still (at STOP, before migrate-continue): from now on the stream is taken into memory first, up to
+ * half a gigabyte of it, so that the pause does not depend on what the file system is busy with. Never waits,
+ * cannot fail, may be left out. */
+void ram_save_hurry(struct ram_save *save);
 /* Waits for the end of the stream (QEMU closes it), completes both files and makes them durable (files, not their
  * directory). Frees in any case; on failure both files are removed. A stream that ends early, breaks the format, or lacks
  * the block RAM_BLOCK of exactly memory_bytes is ERR_CORRUPT. */

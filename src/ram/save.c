@@ -7,32 +7,35 @@
 #include "binfile.h"
 #include "buf.h"
 #include "bytes.h"
+#include "input.h"
 #include "ram.h"
 #include "rawfile.h"
 #include "smallblocks.h"
 #include "stream.h"
-#include "vsv.h"
 #include "vsvwriter.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#define READ_BYTES      (1U << 20)
-#define PIPE_BYTES      (1 << 20)
-#define HEAD_MAX        (1U << 20)
-#define STATE_MAX       (64U << 20)
-#define PROGRESS_EVERY  (16ULL << 20)
+#define HEAD_MAX       (1U << 20)
+#define STATE_MAX      (64U << 20)
+#define PROGRESS_EVERY (16ULL << 20)
+#define HURRY_BYTES    (512U << 20)
+
+static_assert(STREAM_TOKEN_MAX <= INPUT_HELD_MAX, "what the parser leaves must fit");
 
 struct ram_save {
     struct vsv_info info;
     const struct progress *progress;
     char *bin_path, *vsv_path;
     bool bin_made, vsv_made; /* ours to remove on failure */
-    int stream_fd, vsv_fd, stop_fd;
+    int vsv_fd;
+    struct input *input;
     pthread_t thread;
     atomic_bool failed; /* set by the thread, last: then err is complete */
     struct err err;
@@ -43,7 +46,6 @@ struct ram_save {
     struct smallblocks *small; /* NULL until the table of blocks has come */
     unsigned ram_block;        /* RAM_BLOCK's index in the table */
     struct buf head, state;
-    uint8_t *input; /* READ_BYTES + STREAM_TOKEN_MAX */
     uint64_t stream_bytes, reported_bytes;
 };
 
@@ -94,22 +96,6 @@ static bool on_page(void *context, unsigned block, uint64_t offset, const uint8_
     return bytes ? binfile_page(save->bin, offset, bytes, err) : binfile_zero(save->bin, offset, err);
 }
 
-/* Up to READ_BYTES; none at the end of the stream. */
-static bool read_input(struct ram_save *save, size_t held, size_t *ret_length, struct err *err)
-{
-    for (;;) {
-        ssize_t got = read(save->stream_fd, save->input + held, READ_BYTES);
-        if (got >= 0) {
-            *ret_length = (size_t)got;
-            return true;
-        }
-        if (errno != EAGAIN && errno != EINTR)
-            return err_sys(err, errno, "read the migration stream");
-        if (errno == EAGAIN && !stop_wait(save->stop_fd, save->stream_fd, POLLIN, err))
-            return false;
-    }
-}
-
 static bool tell_progress(struct ram_save *save, struct err *err)
 {
     uint64_t done = binfile_counters(save->bin)->seen_pages * RAM_PAGE_BYTES;
@@ -124,20 +110,18 @@ static bool tell_progress(struct ram_save *save, struct err *err)
 
 static bool take_stream(struct ram_save *save, struct err *err)
 {
-    size_t held = 0;
     for (;;) {
-        size_t length = 0;
-        if (!read_input(save, held, &length, err))
+        bool at_end = false;
+        size_t length = 0, consumed = 0;
+        if (!input_more(save->input, &at_end, err))
             return false;
-        if (length == 0)
-            return stream_end(save->stream, held, err);
-        save->stream_bytes += length;
-        length += held;
-        size_t consumed = 0;
-        if (!stream_parse(save->stream, save->input, length, &consumed, err) || !binfile_flush(save->bin, err))
+        const uint8_t *bytes = input_bytes(save->input, &length);
+        if (at_end)
+            return stream_end(save->stream, length, err);
+        if (!stream_parse(save->stream, bytes, length, &consumed, err) || !binfile_flush(save->bin, err))
             return false;
-        held = length - consumed;
-        memmove(save->input, save->input + consumed, held);
+        input_take(save->input, consumed);
+        save->stream_bytes += consumed;
         if (!tell_progress(save, err))
             return false;
     }
@@ -149,7 +133,7 @@ static void *run(void *context)
     struct ram_save *save = context;
     struct err err = ERR_INIT;
     bool ok = take_stream(save, &err);
-    close(TAKE_FD(save->stream_fd));
+    input_close(save->input);
     if (!ok) {
         save->err = err;
         atomic_store(&save->failed, true);
@@ -167,17 +151,14 @@ static void remove_files(const struct ram_save *save)
 
 static void save_free(struct ram_save *save)
 {
-    const int fds[] = {save->stream_fd, save->vsv_fd, save->stop_fd};
-    for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-        if (fds[i] >= 0)
-            close(fds[i]);
-    }
+    if (save->vsv_fd >= 0)
+        close(save->vsv_fd);
+    input_free(save->input);
     binfile_close(save->bin);
     smallblocks_free(save->small);
     stream_free(save->stream);
     buf_done(&save->head);
     buf_done(&save->state);
-    free(save->input);
     free(save->bin_path);
     free(save->vsv_path);
     free(save);
@@ -202,26 +183,27 @@ static bool save_start(struct ram_save *save, const struct ram_save_options *opt
     save->bin_path = strdup(options->bin_path);
     save->vsv_path = strdup(options->vsv_path);
     save->stream = stream_new(&events);
-    save->input = malloc(READ_BYTES + STREAM_TOKEN_MAX);
-    if (!save->bin_path || !save->vsv_path || !save->stream || !save->input)
+    if (!save->bin_path || !save->vsv_path || !save->stream)
         return err_oom(err);
-    /* Refused above the user's limit of pipe memory, and for what is no pipe: it is an optimisation. */
-    fcntl(save->stream_fd, F_SETPIPE_SZ, PIPE_BYTES);
-    if (!fd_set_nonblocking(save->stream_fd, err) || !stop_new(&save->stop_fd, err) || !create_files(save, err))
+    if (!create_files(save, err))
         return false;
     return thread_start(run, save, "ram-save", &save->thread, err);
 }
 
 bool ram_save_start(const struct ram_save_options *options, struct ram_save **ret_save, struct err *err)
 {
-    AUTO_FD int stream_fd = options->stream_fd;
+    struct input *input = NULL;
+    if (!input_new(options->stream_fd, HURRY_BYTES, &input, err))
+        return false;
     struct ram_save *save = calloc(1, sizeof(*save));
-    if (!save)
+    if (!save) {
+        input_free(input);
         return err_oom(err);
+    }
     save->info = options->info;
     save->progress = options->progress;
-    save->vsv_fd = save->stop_fd = -1;
-    save->stream_fd = TAKE_FD(stream_fd);
+    save->vsv_fd = -1;
+    save->input = input;
     if (!save_start(save, options, err)) {
         remove_files(save);
         save_free(save);
@@ -284,6 +266,11 @@ bool ram_save_finish(struct ram_save *save, struct ram_save_result *ret_result, 
     return ok;
 }
 
+void ram_save_hurry(struct ram_save *save)
+{
+    input_hurry(save->input);
+}
+
 bool ram_save_failed(struct ram_save *save, struct err *err)
 {
     if (!atomic_load(&save->failed))
@@ -296,7 +283,7 @@ void ram_save_abandon(struct ram_save *save)
 {
     if (!save)
         return;
-    stop_set(save->stop_fd);
+    input_stop(save->input);
     pthread_join(save->thread, NULL);
     remove_files(save);
     save_free(save);
