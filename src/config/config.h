@@ -83,6 +83,8 @@ struct config {
     size_t disk_count;
     struct config_nic *nics;
     size_t nic_count;
+    struct guid generation_id; /* the vmgenid device's: another one after each going back, so that the guest draws new
+                                  random numbers; unset: another one at each start */
     struct guid nvram; /* names <GUID>.nvram; unset for generation 1 */
 
     /* saved memory: a snapshot's, or that of a VM that is Saved */

@@ -365,6 +365,7 @@ bool config_check(const struct config *config, struct err *err)
         return err_set(err, ERR_INVALID, "nvram: generation 1 has none");
     return check_identity(config, err) && check_processor(config, err) && check_boot(config, err) &&
            check_disks(config, err) && check_nics(config, err) &&
+           check_optional_guid("generation_id", &config->generation_id, err) &&
            check_optional_guid("nvram", &config->nvram, err) &&
            (config->is_snapshot ? check_snapshot_part(config, err) : check_vm_part(config, err));
 }

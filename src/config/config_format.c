@@ -200,6 +200,7 @@ static void put_qemu(struct writer *writer, xmlNode *settings, const struct conf
     put_string(writer, node, "accelerator", config_accel_name(config->accel));
     put_string(writer, node, "clock", config_clock_name(config->clock));
     put_string(writer, node, "display", config_display_name(config->display));
+    put_optional_guid(writer, node, "generation_id", &config->generation_id);
     put_optional_guid(writer, node, "nvram", &config->nvram);
     if (config->kernel) {
         xmlNode *boot = put_element(writer, node, "boot");

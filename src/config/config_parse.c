@@ -293,6 +293,7 @@ static bool read_settings(struct xml_at root, const char *vm_dir, struct config 
            READ_NAME(accel, qemu, "accelerator", XML_REQUIRED, &config->accel, err) &&
            READ_NAME(clock, qemu, "clock", XML_REQUIRED, &config->clock, err) &&
            READ_NAME(display, qemu, "display", XML_REQUIRED, &config->display, err) &&
+           xml_guid(qemu, "generation_id", XML_OPTIONAL, &config->generation_id, err) &&
            xml_guid(qemu, "nvram", XML_OPTIONAL, &config->nvram, err) &&
            read_boot(qemu, vm_dir, config, err) && read_nics(qemu, config, err);
 }

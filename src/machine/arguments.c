@@ -459,6 +459,14 @@ static bool add_process(struct arguments *arguments)
                     "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
+static bool add_generation_id(struct arguments *arguments)
+{
+    const struct guid *id = &arguments->launch->config->generation_id;
+    char text[32 + GUID_LENGTH];
+    snprintf(text, sizeof(text), "vmgenid,guid=%s,id=vmgenid", guid_is_set(id) ? id->text : "auto");
+    return add_text(arguments, "-device", text);
+}
+
 bool machine_arguments(const struct machine_launch *launch, char ***ret_argv, struct err *err)
 {
     struct arguments arguments = {
@@ -476,8 +484,7 @@ bool machine_arguments(const struct machine_launch *launch, char ***ret_argv, st
     bool ok = add_process(&arguments) && add_board(&arguments) && add_memory(&arguments) &&
               add_processors(&arguments) && add_kernel(&arguments) && add_sockets(&arguments) &&
               add_display(&arguments) && add_disks(&arguments) && add_nics(&arguments) &&
-              /* A fresh generation id each time: a guest that went back in time draws new random numbers. */
-              add_text(&arguments, "-device", "vmgenid,guid=auto,id=vmgenid") &&
+              add_generation_id(&arguments) &&
               (!launch->incoming || add_text(&arguments, "-incoming", "defer"));
     if (!ok) {
         machine_arguments_free(arguments.items);

@@ -33,6 +33,7 @@ static struct config *present_again(struct build *build, const struct apply *app
     for (size_t i = 0; i < vm->listed_count; i++)
         if (!config_add_listed(config, &vm->listed[i], err))
             return NULL;
+    config->generation_id = build_guid(build);
     if (guid_is_set(&apply->snapshot->nvram))
         config->nvram = build_guid(build);
     if (apply->has_memory && !apply->starts) {

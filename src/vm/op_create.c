@@ -155,6 +155,7 @@ static bool config_from_json(struct config *config, const json_t *args, const ch
         !args_uint(args, "cpus", 255, &cpus, err) || !args_uint(args, "generation", 2, &generation, err))
         return false;
     config->guid = guid_new();
+    config->generation_id = guid_new();
     config->created_ms = source.now_ms;
     config->generation = (unsigned)generation;
     config->cpus = (unsigned)cpus;
