@@ -176,7 +176,7 @@ static void lists_that_do_not_agree_are_refused(void **state)
     assert_replacement_refused(xml, "</node0>", "</node0><node2/>", "size");
     assert_replacement_refused(xml, "0000000B-0000-4000-8000-00000000000B",
                                "0000000A-0000-4000-8000-00000000000A", "twice");
-    assert_replacement_refused(xml, "<drive1>", "<drive2>", "no such place");
+    assert_replacement_refused(xml, "</drive1>", "</drive1><drive2/>", "no such place");
     assert_replacement_refused(xml, "<nic0>", "<nic1>", "well-formed");
 }
 
