@@ -282,6 +282,11 @@ static bool make_entry(struct map *map, const struct index *index, struct layer 
     uint64_t rest = (map->size_bytes - (uint64_t)map_block * MAP_BLOCK_BYTES) / VHD_SECTOR;
     uint32_t sectors = (uint32_t)min_u64(rest, MAP_BLOCK_SECTORS);
 
+    bool fixed = covered > 0 && layers[0]->vhd->type == VHD_FIXED;
+    if (!index_first(index, map_block) && !fixed) {
+        map->entries[map_block] = TAG_HOLE;
+        return true;
+    }
     make_room(map);
     memset(scratch->todo, 0, sizeof scratch->todo);
     words_set(scratch->todo, 0, sectors);
@@ -292,7 +297,7 @@ static bool make_entry(struct map *map, const struct index *index, struct layer 
          node = index_next(index, node))
         if (node->layer < covered && !add_node(scratch, layers[node->layer], map_block, node, err))
             return false;
-    if (covered > 0 && layers[0]->vhd->type == VHD_FIXED)
+    if (fixed)
         add_fixed(scratch, layers[0], map_block);
     return store_runs(map, map_block, build_runs(scratch, sectors), err);
 }

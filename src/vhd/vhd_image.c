@@ -78,8 +78,14 @@ static bool read_footer(struct vhd *vhd, struct err *err)
         return false;
     if (at_end && vhd->footer.type == VHD_FIXED)
         return true;
-    if (vhd->file_bytes < VHD_FOOTER_BYTES || !read_copy(vhd, &copy, bytes, &copy_err))
-        return at_end;
+    if (vhd->file_bytes < VHD_FOOTER_BYTES)
+        return false;
+    if (!read_copy(vhd, &copy, bytes, &copy_err)) {
+        if (copy_err.code == ERR_CORRUPT || copy_err.code == ERR_UNSUPPORTED)
+            return at_end;
+        *err = copy_err;
+        return false;
+    }
     if (at_end && memcmp(copy.id, vhd->footer.id, sizeof copy.id) == 0)
         return true;
     vhd->footer = copy;

@@ -90,8 +90,8 @@ static bool mismatch(const struct vhd *child, const struct vhd *found, struct er
                    vhd_id_format(child->header.parent_id, want), found->path, vhd_id_format(found->footer.id, have));
 }
 
-/* True with *ret_parent set if it is the parent. False with the better of the reasons in err: what is there says more
- * than what is missing. */
+/* True with *ret_parent set if it is the parent. False with the best of the reasons in err: what is there says more than
+ * what is missing, and the first place more than the others. */
 static bool try_candidate(const struct vhd *child, const char *path, struct vhd **ret_parent, struct err *err)
 {
     AUTO_VHD struct vhd *found = NULL;
@@ -105,7 +105,7 @@ static bool try_candidate(const struct vhd *child, const char *path, struct vhd 
         *ret_parent = TAKE(found);
         return true;
     }
-    if (err->code == ERR_NONE || err->code == ERR_NOT_FOUND)
+    if (err->code == ERR_NONE || (err->code == ERR_NOT_FOUND && reason.code != ERR_NOT_FOUND))
         *err = reason;
     return false;
 }
