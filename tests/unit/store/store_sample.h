@@ -36,7 +36,7 @@ static inline void place_new(struct place *place, enum io_memory_kind kind)
 {
     const char *tmp = getenv("TMPDIR");
     char real[512];
-    struct err err;
+    struct err err = ERR_INIT;
 
     snprintf(place->home, sizeof place->home, "%s/bough-store-XXXXXX",
              tmp && strlen(tmp) < 30 ? tmp : "/tmp");
@@ -62,7 +62,7 @@ static inline void place_done(struct place *place)
 static inline void place_write(const struct place *place, const char *path, const char *text)
 {
     struct io_file *file;
-    struct err err;
+    struct err err = ERR_INIT;
 
     sample_check(io_open(place->plain, path, IO_CREATE, &file, &err), &err);
     sample_check(io_write(file, 0, text, strlen(text), &err), &err);
@@ -91,7 +91,7 @@ static inline bool place_create(const struct place *place, struct err *err)
 static inline struct store *place_open(const struct place *place)
 {
     struct store *store;
-    struct err err;
+    struct err err = ERR_INIT;
     bool is_alive;
 
     sample_check(store_open(place->io, place->vm_dir, "test", true, &store, &is_alive, &err), &err);
@@ -197,7 +197,7 @@ static inline int place_compare(const void *a, const void *b)
 static inline void place_list(const struct io *io, const char *dir, bool with_content, struct buf *text)
 {
     struct place_walk walk = {.io = io, .dir = dir};
-    struct err err;
+    struct err err = ERR_INIT;
 
     sample_check(io_list(io, dir, place_collect, &walk, &err), &err);
     qsort(walk.names, walk.count, sizeof(char *), place_compare);

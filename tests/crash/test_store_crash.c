@@ -1,0 +1,438 @@
+/* The power goes at each call of each operation on a VM that does not run, and the disk keeps some of what
+ * was not synced: after recovery the VM is as before or as after, whole, and nothing else is left. The same
+ * with a full disk at each call, where the process lives on. */
+#include "store_sample.h"
+
+#include "auto.h"
+#include "random.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+/* More power cuts at each call, by number of seeds, for a longer run. */
+static unsigned seeds_per_call(void)
+{
+    const char *text = getenv("BOUGH_TEST_SEEDS");
+    unsigned seeds = text ? (unsigned)strtoul(text, NULL, 10) : 0;
+
+    return seeds ? seeds : 3;
+}
+
+/* --- the VM that each operation is done to ---
+ * 1 (off) - 2 (with memory) - 3 (off) - Now;  1 - 4 (off) */
+static void do_or_die(bool ok, const struct err *err)
+{
+    if (!ok)
+        fail_msg("%s", err->text);
+}
+
+static void build_vm(struct place *place)
+{
+    struct err err;
+
+    place_new(place, IO_MEMORY_FORGETS);
+    do_or_die(place_create(place, &err), &err);
+    struct store *store = place_open(place);
+    do_or_die(place_snapshot(place, store, MACHINE_OFF, &err), &err);
+    do_or_die(place_snapshot(place, store, MACHINE_OFF, &err), &err);
+    do_or_die(place_apply(place, store, 0, (struct plan_apply){.machine = MACHINE_OFF}, &err), &err);
+    do_or_die(place_save(place, store, &err), &err);
+    do_or_die(place_snapshot(place, store, MACHINE_SAVED, &err), &err);
+    do_or_die(
+        place_apply(place, store, 2, (struct plan_apply){.machine = MACHINE_SAVED, .disks_only = true}, &err),
+        &err);
+    do_or_die(place_snapshot(place, store, MACHINE_OFF, &err), &err);
+    do_or_die(place_save(place, store, &err), &err);
+    store_close(store);
+    io_memory_sync_all(place->memory);
+}
+
+/* --- the operations --- */
+typedef bool operation_fn(struct place *place, struct store *store, struct err *err);
+
+static bool op_snapshot(struct place *place, struct store *store, struct err *err)
+{
+    return place_snapshot(place, store, MACHINE_SAVED, err);
+}
+
+static bool op_apply_off(struct place *place, struct store *store, struct err *err)
+{
+    return place_apply(place, store, 1, (struct plan_apply){.machine = MACHINE_SAVED}, err);
+}
+
+static bool op_apply_saved(struct place *place, struct store *store, struct err *err)
+{
+    return place_apply(place, store, 2, (struct plan_apply){.machine = MACHINE_SAVED, .no_start = true}, err);
+}
+
+static bool op_delete_leaf(struct place *place, struct store *store, struct err *err)
+{
+    (void)place;
+    return place_delete(store, 1, false, err);
+}
+
+static bool op_delete_middle(struct place *place, struct store *store, struct err *err)
+{
+    (void)place;
+    return place_delete(store, 2, false, err);
+}
+
+static bool op_delete_all(struct place *place, struct store *store, struct err *err)
+{
+    (void)place;
+    return place_delete(store, 0, true, err);
+}
+
+static bool op_drop_saved(struct place *place, struct store *store, struct err *err)
+{
+    AUTO_CONFIG struct config *vm = config_copy(store_tree(store)->vm);
+    AUTO_PLAN struct plan *plan = NULL;
+
+    (void)place;
+    vm->saved = (struct guid){0};
+    vm->cpus = 2;
+    return plan_settings(store_tree(store), vm, "stop", &plan, err) &&
+           store_run(store, plan, NULL, NULL, err);
+}
+
+static bool op_text(struct place *place, struct store *store, struct err *err)
+{
+    struct guid guid = store_tree(store)->snapshots[1]->snapshot;
+    AUTO_PLAN struct plan *plan = NULL;
+
+    (void)place;
+    return plan_snapshot_text(store_tree(store), &guid, "other", "notes", &plan, err) &&
+           store_run(store, plan, NULL, NULL, err);
+}
+
+static const struct operation {
+    const char *name;
+    operation_fn *run;
+} OPERATIONS[] = {
+    {"snapshot", op_snapshot},
+    {"apply, taken off", op_apply_off},
+    {"apply, saved", op_apply_saved},
+    {"delete a leaf", op_delete_leaf},
+    {"delete in the middle", op_delete_middle},
+    {"delete all", op_delete_all},
+    {"drop saved state", op_drop_saved},
+    {"text", op_text},
+};
+
+/* --- what must hold --- */
+
+/* Homes have names of their own: pictures are compared without. */
+static char *picture_of(const struct place *place)
+{
+    AUTO_FREE char *picture = place_picture(place);
+    struct buf text = BUF_INIT;
+
+    for (const char *at = picture; *at != '\0';) {
+        const char *found = strstr(at, place->home);
+        size_t length = found ? (size_t)(found - at) : strlen(at);
+        buf_append(&text, at, length);
+        at += length + (found ? strlen(place->home) : 0);
+    }
+    return buf_take_string(&text);
+}
+
+/* Every chain verifies and every file that the settings name is there (invariant 2). */
+static void assert_whole(const struct io *io, struct store *store, const char *where)
+{
+    const struct tree *tree = store_tree(store);
+    struct plan_layer *layers;
+    size_t count;
+    struct err err;
+
+    if (!store_layers(store, &layers, &count, &err))
+        fail_msg("%s: %s", where, err.text);
+    store_layers_free(layers, count);
+    for (size_t i = 0; i < tree->snapshot_count; i++) {
+        AUTO_FREE char *dir = tree_snapshot_dir(tree, &tree->snapshots[i]->snapshot);
+        AUTO_FREE char *bin = tree_state_path(dir, &tree->snapshots[i]->snapshot, ".bin");
+        AUTO_BUF struct buf content = BUF_INIT;
+        if (tree->snapshots[i]->state_when_taken == STATE_OFF)
+            continue;
+        if (!file_read_all(io, bin, 1000, &content, &err) ||
+            strcmp((char *)content.data, PLACE_MEMORY_FILE) != 0)
+            fail_msg("%s: the memory %s is damaged", where, bin);
+    }
+}
+
+/* What was sealed before and is still there has the same bytes (invariant 1). */
+struct sealed {
+    char *paths[16];
+    struct buf bytes[16];
+    size_t count;
+};
+
+static void sealed_take(const struct place *place, struct store *store, struct sealed *sealed)
+{
+    const struct tree *tree = store_tree(store);
+    struct err err;
+
+    for (size_t i = 0; i < tree->snapshot_count; i++, sealed->count++) {
+        sealed->paths[sealed->count] = strdup(tree->snapshots[i]->disks[0].path);
+        do_or_die(file_read_all(place->plain, sealed->paths[sealed->count], 64U << 20,
+                                &sealed->bytes[sealed->count], &err),
+                  &err);
+    }
+}
+
+static void sealed_check(const struct place *place, const struct sealed *sealed, const char *where)
+{
+    struct err err;
+
+    for (size_t i = 0; i < sealed->count; i++) {
+        AUTO_BUF struct buf now = BUF_INIT;
+        if (!io_exists(place->plain, sealed->paths[i]))
+            continue;
+        do_or_die(file_read_all(place->plain, sealed->paths[i], 64U << 20, &now, &err), &err);
+        if (now.length != sealed->bytes[i].length || memcmp(now.data, sealed->bytes[i].data, now.length) != 0)
+            fail_msg("%s: %s has changed", where, sealed->paths[i]);
+    }
+}
+
+static void sealed_done(struct sealed *sealed)
+{
+    for (size_t i = 0; i < sealed->count; i++) {
+        free(sealed->paths[i]);
+        buf_done(&sealed->bytes[i]);
+    }
+}
+
+/* The pictures before and after an undisturbed run. */
+static void pictures_take(const struct operation *operation, char **ret_before, char **ret_after)
+{
+    struct place place;
+    struct err err;
+
+    build_vm(&place);
+    *ret_before = picture_of(&place);
+    struct store *store = place_open(&place);
+    do_or_die(operation->run(&place, store, &err), &err);
+    store_close(store);
+    *ret_after = picture_of(&place);
+    assert_string_not_equal(*ret_before, *ret_after);
+    place_done(&place);
+}
+
+static void assert_before_or_after(const struct place *place, const char *before, const char *after,
+                                   const char *where)
+{
+    AUTO_FREE char *now = picture_of(place);
+
+    if (strcmp(now, before) == 0 || strcmp(now, after) == 0)
+        return;
+    fprintf(stderr, "%s\n--- before\n%s--- after\n%s--- now\n%s", where, before, after, now);
+    fail_msg("%s: neither as before nor as after", where);
+}
+
+/* Recovery is itself cut off, at a call that the seed draws, and begins again. */
+static void recover_twice(struct place *place, uint64_t seed)
+{
+    struct random random = {seed};
+    struct store *store = NULL;
+    struct err err;
+    bool is_alive;
+
+    io_failing_set(place->failing, (struct io_fault){.calls = IO_CALLS_CHANGES,
+                                                     .nth = 1 + random_below(&random, 8),
+                                                     .errnum = EIO,
+                                                     .forever = true});
+    if (store_open(place->io, place->vm_dir, "recover", true, &store, &is_alive, &err))
+        store_close(store);
+    io_failing_set(place->failing, (struct io_fault){0});
+    io_memory_crash(place->memory, seed);
+}
+
+/* False: the operation was over before the call came. */
+static bool cut_at(const struct operation *operation, uint64_t nth, uint64_t seed, const char *before,
+                   const char *after)
+{
+    struct place place;
+    struct sealed sealed = {0};
+    struct err err;
+    char where[128];
+
+    snprintf(where, sizeof where, "%s, call %llu, seed %llu", operation->name, (unsigned long long)nth,
+             (unsigned long long)seed);
+    build_vm(&place);
+    struct store *store = place_open(&place);
+    sealed_take(&place, store, &sealed);
+    io_failing_set(
+        place.failing,
+        (struct io_fault){
+            .calls = IO_CALLS_CHANGES, .nth = nth, .errnum = EIO, .done_anyway = seed & 1, .forever = true});
+    bool ok = operation->run(&place, store, &err);
+    bool struck = io_failing_struck(place.failing);
+    store_close(store);
+    io_failing_set(place.failing, (struct io_fault){0});
+    io_memory_crash(place.memory, seed);
+    if (seed % 3 == 2)
+        recover_twice(&place, seed);
+    store = place_open(&place);
+    assert_whole(place.plain, store, where);
+    store_close(store);
+    assert_before_or_after(&place, before, after, where);
+    sealed_check(&place, &sealed, where);
+    if (ok) { /* success was told: that it is lost would be a lie */
+        AUTO_FREE char *now = picture_of(&place);
+        assert_string_equal(now, after);
+    }
+    sealed_done(&sealed);
+    place_done(&place);
+    return struck;
+}
+
+static void a_power_cut_at_any_call_leaves_before_or_after(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
+        char *before, *after;
+        pictures_take(&OPERATIONS[i], &before, &after);
+        uint64_t nth = 1;
+        for (bool struck = true; struck; nth++) {
+            struck = false;
+            for (uint64_t seed = 1; seed <= seeds_per_call(); seed++)
+                struck |= cut_at(&OPERATIONS[i], nth, seed * 1000 + nth, before, after);
+        }
+        assert_true(nth > 3);
+        free(before);
+        free(after);
+    }
+}
+
+/* ENOSPC where the kernel may say so: not when something is removed. */
+#define NO_SPACE_CALLS                                                                                       \
+    (IO_CALL_CREATE | IO_CALL_WRITE | IO_CALL_TRUNCATE | IO_CALL_SYNC | IO_CALL_ALLOCATE | IO_CALL_RENAME |  \
+     IO_CALL_LINK | IO_CALL_SYNC_DIR)
+
+static bool no_space_at(const struct operation *operation, uint64_t nth, bool forever, const char *before,
+                        const char *after)
+{
+    struct place place;
+    struct err err = ERR_INIT;
+    char where[128];
+
+    snprintf(where, sizeof where, "%s, no space at call %llu", operation->name, (unsigned long long)nth);
+    build_vm(&place);
+    struct store *store = place_open(&place);
+    io_failing_set(place.failing, (struct io_fault){.calls = NO_SPACE_CALLS, .nth = nth, .errnum = ENOSPC});
+    if (forever) /* the disk stays full, but what is there can be removed and looked at */
+        io_memory_limit(place.memory, io_memory_taken_bytes(place.memory) + nth * 4096);
+    bool ok = operation->run(&place, store, &err);
+    bool struck = io_failing_struck(place.failing);
+    bool is_uncertain = store_is_uncertain(store);
+    if (!ok && err.code != ERR_NO_SPACE)
+        fail_msg("%s: %s", where, err.text);
+    io_failing_set(place.failing, (struct io_fault){0});
+    io_memory_limit(place.memory, 0);
+    /* The process cleans up by itself, and goes on with what is true. */
+    if (!is_uncertain)
+        assert_before_or_after(&place, before, after, where);
+    assert_whole(place.plain, store, where);
+    store_close(store);
+    store_close(place_open(&place));
+    assert_before_or_after(&place, before, after, where);
+    place_done(&place);
+    return struck;
+}
+
+static void a_full_disk_at_any_call_leaves_before_or_after(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
+        char *before, *after;
+        pictures_take(&OPERATIONS[i], &before, &after);
+        uint64_t nth = 1;
+        while (no_space_at(&OPERATIONS[i], nth, false, before, after))
+            nth++;
+        assert_true(nth > 2);
+        for (uint64_t pages = 0; pages < 12; pages++)
+            no_space_at(&OPERATIONS[i], pages, true, before, after);
+        free(before);
+        free(after);
+    }
+}
+
+/* --- creating --- */
+
+static void a_power_cut_while_creating_leaves_a_vm_or_none(void **state)
+{
+    bool struck = true;
+
+    (void)state;
+    for (uint64_t nth = 1; struck; nth++) {
+        struct place place;
+        struct err err;
+        char **names, *dir;
+        place_new(&place, IO_MEMORY_FORGETS);
+        io_memory_sync_all(place.memory);
+        io_failing_set(place.failing, (struct io_fault){.calls = IO_CALLS_CHANGES,
+                                                        .nth = nth,
+                                                        .errnum = EIO,
+                                                        .done_anyway = nth & 1,
+                                                        .forever = true});
+        bool ok = place_create(&place, &err);
+        struck = io_failing_struck(place.failing);
+        io_failing_set(place.failing, (struct io_fault){0});
+        io_memory_crash(place.memory, nth);
+        do_or_die(store_list(place.io, &names, &err), &err);
+        assert_true(!ok || names[0]);
+        if (names[0]) {
+            struct store *store = place_open(&place);
+            assert_whole(place.plain, store, "create");
+            store_close(store);
+        } else {
+            /* The next one takes away what is left. */
+            AUTO_CONFIG struct config *vm = sample_vm(place.vm_dir);
+            do_or_die(config_set_string(&vm->name, "next", &err) &&
+                          store_create(place.io, vm, place_make_disk, (void *)place.io, &dir, &err),
+                      &err);
+            free(dir);
+            AUTO_BUF struct buf text = BUF_INIT;
+            place_list(place.plain, place.home, false, &text);
+            assert_null(strstr((char *)text.data, ".new~"));
+        }
+        store_list_free(names);
+        place_done(&place);
+    }
+}
+
+static void a_full_disk_while_creating_leaves_none(void **state)
+{
+    bool struck = true;
+
+    (void)state;
+    for (uint64_t nth = 1; struck; nth++) {
+        struct place place;
+        struct err err = ERR_INIT;
+        place_new(&place, IO_MEMORY_PLAIN);
+        io_failing_set(
+            place.failing,
+            (struct io_fault){.calls = NO_SPACE_CALLS & ~IO_CALL_SYNC_DIR, .nth = nth, .errnum = ENOSPC});
+        bool ok = place_create(&place, &err);
+        struck = io_failing_struck(place.failing);
+        AUTO_BUF struct buf text = BUF_INIT;
+        place_list(place.plain, place.home, false, &text);
+        assert_int_equal(ok, !struck);
+        assert_true(ok || (err.code == ERR_NO_SPACE && text.length == 0));
+        place_done(&place);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_power_cut_at_any_call_leaves_before_or_after),
+        cmocka_unit_test(a_full_disk_at_any_call_leaves_before_or_after),
+        cmocka_unit_test(a_power_cut_while_creating_leaves_a_vm_or_none),
+        cmocka_unit_test(a_full_disk_while_creating_leaves_none),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
