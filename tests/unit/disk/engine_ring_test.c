@@ -150,7 +150,7 @@ static void error_of_a_file_is_its_result(void **state)
     AUTO_IO struct io_file *file = file_new(made);
     struct event writing = EVENT;
 
-    AUTO_FD int writable = TAKE_FD(file->fd);
+    close(file->fd);
     file->fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
     assert_true(file->fd >= 0);
     ring_write(made->ring, &writing.op, file, 0, "abcd", 4);
