@@ -29,12 +29,21 @@ static void do_or_die(bool ok, const struct err *err)
         fail_msg("%s", err->text);
 }
 
-static void build_vm(struct place *place)
+static void build_new(struct place *place)
 {
     struct err err;
 
     place_new(place, IO_MEMORY_FORGETS);
+    place->with_nvram = true;
     do_or_die(place_create(place, &err), &err);
+    io_memory_sync_all(place->memory);
+}
+
+static void build_tree(struct place *place)
+{
+    struct err err;
+
+    build_new(place);
     struct store *store = place_open(place);
     do_or_die(place_snapshot(place, store, MACHINE_OFF, &err), &err);
     do_or_die(place_snapshot(place, store, MACHINE_OFF, &err), &err);
@@ -108,18 +117,31 @@ static bool op_text(struct place *place, struct store *store, struct err *err)
            store_run(store, plan, NULL, NULL, err);
 }
 
+static bool op_snapshot_off(struct place *place, struct store *store, struct err *err)
+{
+    return place_snapshot(place, store, MACHINE_OFF, err);
+}
+
+static bool op_snapshot_live(struct place *place, struct store *store, struct err *err)
+{
+    return place_snapshot_live(place, store, err);
+}
+
 static const struct operation {
     const char *name;
+    void (*build)(struct place *place);
     operation_fn *run;
 } OPERATIONS[] = {
-    {"snapshot", op_snapshot},
-    {"apply, taken off", op_apply_off},
-    {"apply, saved", op_apply_saved},
-    {"delete a leaf", op_delete_leaf},
-    {"delete in the middle", op_delete_middle},
-    {"delete all", op_delete_all},
-    {"drop saved state", op_drop_saved},
-    {"text", op_text},
+    {"first snapshot", build_new, op_snapshot_off},
+    {"first live snapshot", build_new, op_snapshot_live},
+    {"snapshot, saved", build_tree, op_snapshot},
+    {"apply, taken off", build_tree, op_apply_off},
+    {"apply, saved", build_tree, op_apply_saved},
+    {"delete a leaf", build_tree, op_delete_leaf},
+    {"delete in the middle", build_tree, op_delete_middle},
+    {"delete all", build_tree, op_delete_all},
+    {"drop saved state", build_tree, op_drop_saved},
+    {"text", build_tree, op_text},
 };
 
 /* --- what must hold --- */
@@ -139,10 +161,35 @@ static char *picture_of(const struct place *place)
     return buf_take_string(&text);
 }
 
-/* Every chain verifies and every file that the settings name is there (invariant 2). */
+static void assert_content(const struct io *io, const char *dir, const struct guid *guid, const char *suffix,
+                           const char *where)
+{
+    AUTO_FREE char *path = tree_state_path(dir, guid, suffix);
+    AUTO_BUF struct buf content = BUF_INIT;
+    struct err err;
+
+    if (!file_read_all(io, path, 1000, &content, &err))
+        fail_msg("%s: %s", where, err.text);
+    if (strcmp((char *)content.data, PLACE_MEMORY_FILE) != 0)
+        fail_msg("%s: %s is damaged", where, path);
+}
+
+static void assert_state(const struct io *io, const char *dir, const struct guid *memory,
+                         const struct guid *nvram, const char *where)
+{
+    if (guid_is_set(memory)) {
+        assert_content(io, dir, memory, ".bin", where);
+        assert_content(io, dir, memory, ".vsv", where);
+    }
+    if (guid_is_set(nvram))
+        assert_content(io, dir, nvram, ".nvram", where);
+}
+
+/* Every chain verifies and every file that the settings name is there, with its content (invariant 2). */
 static void assert_whole(const struct io *io, struct store *store, const char *where)
 {
     const struct tree *tree = store_tree(store);
+    AUTO_FREE char *state_dir = tree_vm_state_dir(tree);
     struct plan_layer *layers;
     size_t count;
     struct err err;
@@ -150,15 +197,12 @@ static void assert_whole(const struct io *io, struct store *store, const char *w
     if (!store_layers(store, &layers, &count, &err))
         fail_msg("%s: %s", where, err.text);
     store_layers_free(layers, count);
+    assert_state(io, state_dir, &tree->vm->saved, &tree->vm->nvram, where);
     for (size_t i = 0; i < tree->snapshot_count; i++) {
-        AUTO_FREE char *dir = tree_snapshot_dir(tree, &tree->snapshots[i]->snapshot);
-        AUTO_FREE char *bin = tree_state_path(dir, &tree->snapshots[i]->snapshot, ".bin");
-        AUTO_BUF struct buf content = BUF_INIT;
-        if (tree->snapshots[i]->state_when_taken == STATE_OFF)
-            continue;
-        if (!file_read_all(io, bin, 1000, &content, &err) ||
-            strcmp((char *)content.data, PLACE_MEMORY_FILE) != 0)
-            fail_msg("%s: the memory %s is damaged", where, bin);
+        const struct config *snapshot = tree->snapshots[i];
+        AUTO_FREE char *dir = tree_snapshot_dir(tree, &snapshot->snapshot);
+        struct guid memory = snapshot->state_when_taken == STATE_OFF ? (struct guid){0} : snapshot->snapshot;
+        assert_state(io, dir, &memory, &snapshot->nvram, where);
     }
 }
 
@@ -204,30 +248,64 @@ static void sealed_done(struct sealed *sealed)
     }
 }
 
-/* The pictures before and after an undisturbed run. */
-static void pictures_take(const struct operation *operation, char **ret_before, char **ret_after)
+/* What may be found: as before, as between two commits, as after an undisturbed run. */
+struct pictures {
+    char *before, *between, *after;
+};
+
+static bool op_first_commit_only(struct place *place, struct store *store, struct err *err)
+{
+    /* Folders are synced: three before it, its own, and then the one of the saved memory. */
+    io_failing_set(place->failing, (struct io_fault){.calls = IO_CALL_SYNC_DIR, .nth = 5, .errnum = EIO});
+    (void)!place_snapshot_live(place, store, err);
+    io_failing_set(place->failing, (struct io_fault){0});
+    return true;
+}
+
+static char *picture_after(const struct operation *operation, operation_fn *run)
 {
     struct place place;
     struct err err;
 
-    build_vm(&place);
-    *ret_before = picture_of(&place);
+    operation->build(&place);
     struct store *store = place_open(&place);
-    do_or_die(operation->run(&place, store, &err), &err);
+    do_or_die(run(&place, store, &err), &err);
     store_close(store);
-    *ret_after = picture_of(&place);
-    assert_string_not_equal(*ret_before, *ret_after);
+    char *picture = picture_of(&place);
     place_done(&place);
+    return picture;
 }
 
-static void assert_before_or_after(const struct place *place, const char *before, const char *after,
+static void pictures_take(const struct operation *operation, struct pictures *ret_pictures)
+{
+    struct place place;
+
+    operation->build(&place);
+    ret_pictures->before = picture_of(&place);
+    place_done(&place);
+    ret_pictures->after = picture_after(operation, operation->run);
+    ret_pictures->between =
+        picture_after(operation, operation->run == op_snapshot_live ? op_first_commit_only : operation->run);
+    assert_string_not_equal(ret_pictures->before, ret_pictures->after);
+}
+
+static void pictures_done(struct pictures *pictures)
+{
+    free(pictures->before);
+    free(pictures->between);
+    free(pictures->after);
+}
+
+static void assert_before_or_after(const struct place *place, const struct pictures *pictures,
                                    const char *where)
 {
     AUTO_FREE char *now = picture_of(place);
 
-    if (strcmp(now, before) == 0 || strcmp(now, after) == 0)
+    if (strcmp(now, pictures->before) == 0 || strcmp(now, pictures->between) == 0 ||
+        strcmp(now, pictures->after) == 0)
         return;
-    fprintf(stderr, "%s\n--- before\n%s--- after\n%s--- now\n%s", where, before, after, now);
+    fprintf(stderr, "%s\n--- before\n%s--- after\n%s--- now\n%s", where, pictures->before, pictures->after,
+            now);
     fail_msg("%s: neither as before nor as after", where);
 }
 
@@ -250,8 +328,8 @@ static void recover_twice(struct place *place, uint64_t seed)
 }
 
 /* False: the operation was over before the call came. */
-static bool cut_at(const struct operation *operation, uint64_t nth, uint64_t seed, const char *before,
-                   const char *after)
+static bool cut_at(const struct operation *operation, uint64_t nth, uint64_t seed,
+                   const struct pictures *pictures)
 {
     struct place place;
     struct sealed sealed = {0};
@@ -260,7 +338,7 @@ static bool cut_at(const struct operation *operation, uint64_t nth, uint64_t see
 
     snprintf(where, sizeof where, "%s, call %llu, seed %llu", operation->name, (unsigned long long)nth,
              (unsigned long long)seed);
-    build_vm(&place);
+    operation->build(&place);
     struct store *store = place_open(&place);
     sealed_take(&place, store, &sealed);
     io_failing_set(
@@ -271,17 +349,20 @@ static bool cut_at(const struct operation *operation, uint64_t nth, uint64_t see
     bool struck = io_failing_struck(place.failing);
     store_close(store);
     io_failing_set(place.failing, (struct io_fault){0});
+    /* Now and then only the process dies, somebody recovers, and then the power goes. */
+    if (seed % 3 == 1)
+        store_close(place_open(&place));
     io_memory_crash(place.memory, seed);
     if (seed % 3 == 2)
         recover_twice(&place, seed);
     store = place_open(&place);
     assert_whole(place.plain, store, where);
     store_close(store);
-    assert_before_or_after(&place, before, after, where);
+    assert_before_or_after(&place, pictures, where);
     sealed_check(&place, &sealed, where);
     if (ok) { /* success was told: that it is lost would be a lie */
         AUTO_FREE char *now = picture_of(&place);
-        assert_string_equal(now, after);
+        assert_string_equal(now, pictures->after);
     }
     sealed_done(&sealed);
     place_done(&place);
@@ -292,17 +373,16 @@ static void a_power_cut_at_any_call_leaves_before_or_after(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
-        char *before, *after;
-        pictures_take(&OPERATIONS[i], &before, &after);
+        struct pictures pictures;
+        pictures_take(&OPERATIONS[i], &pictures);
         uint64_t nth = 1;
         for (bool struck = true; struck; nth++) {
             struck = false;
             for (uint64_t seed = 1; seed <= seeds_per_call(); seed++)
-                struck |= cut_at(&OPERATIONS[i], nth, seed * 1000 + nth, before, after);
+                struck |= cut_at(&OPERATIONS[i], nth, seed * 1000 + nth, &pictures);
         }
         assert_true(nth > 3);
-        free(before);
-        free(after);
+        pictures_done(&pictures);
     }
 }
 
@@ -311,15 +391,15 @@ static void a_power_cut_at_any_call_leaves_before_or_after(void **state)
     (IO_CALL_CREATE | IO_CALL_WRITE | IO_CALL_TRUNCATE | IO_CALL_SYNC | IO_CALL_ALLOCATE | IO_CALL_RENAME |  \
      IO_CALL_LINK | IO_CALL_SYNC_DIR)
 
-static bool no_space_at(const struct operation *operation, uint64_t nth, bool forever, const char *before,
-                        const char *after)
+static bool no_space_at(const struct operation *operation, uint64_t nth, bool forever,
+                        const struct pictures *pictures)
 {
     struct place place;
     struct err err = ERR_INIT;
     char where[128];
 
     snprintf(where, sizeof where, "%s, no space at call %llu", operation->name, (unsigned long long)nth);
-    build_vm(&place);
+    operation->build(&place);
     struct store *store = place_open(&place);
     io_failing_set(place.failing, (struct io_fault){.calls = NO_SPACE_CALLS, .nth = nth, .errnum = ENOSPC});
     if (forever) /* the disk stays full, but what is there can be removed and looked at */
@@ -333,11 +413,12 @@ static bool no_space_at(const struct operation *operation, uint64_t nth, bool fo
     io_memory_limit(place.memory, 0);
     /* The process cleans up by itself, and goes on with what is true. */
     if (!is_uncertain)
-        assert_before_or_after(&place, before, after, where);
+        assert_before_or_after(&place, pictures, where);
     assert_whole(place.plain, store, where);
     store_close(store);
+    io_memory_crash(place.memory, nth);
     store_close(place_open(&place));
-    assert_before_or_after(&place, before, after, where);
+    assert_before_or_after(&place, pictures, where);
     place_done(&place);
     return struck;
 }
@@ -346,16 +427,15 @@ static void a_full_disk_at_any_call_leaves_before_or_after(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
-        char *before, *after;
-        pictures_take(&OPERATIONS[i], &before, &after);
+        struct pictures pictures;
+        pictures_take(&OPERATIONS[i], &pictures);
         uint64_t nth = 1;
-        while (no_space_at(&OPERATIONS[i], nth, false, before, after))
+        while (no_space_at(&OPERATIONS[i], nth, false, &pictures))
             nth++;
         assert_true(nth > 2);
         for (uint64_t pages = 0; pages < 12; pages++)
-            no_space_at(&OPERATIONS[i], pages, true, before, after);
-        free(before);
-        free(after);
+            no_space_at(&OPERATIONS[i], pages, true, &pictures);
+        pictures_done(&pictures);
     }
 }
 

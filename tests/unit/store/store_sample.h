@@ -23,6 +23,7 @@ struct place {
     const struct io *io;    /* with the faults */
     const struct io *plain; /* without */
     unsigned counter;       /* of GUIDs */
+    bool with_nvram;        /* a VM of generation 2 */
 };
 
 static inline int place_remove_one(const char *path, const struct stat *stat, int type, struct FTW *walk)
@@ -78,12 +79,35 @@ static inline bool place_make_disk(void *context, const char *dir, struct err *e
     return vhd_create(context, path, &options, err);
 }
 
+static inline bool place_make_files(void *context, const char *dir, struct err *err)
+{
+    const struct place *place = context;
+    char path[512];
+
+    if (!place_make_disk((void *)place->io, dir, err))
+        return false;
+    if (!place->with_nvram)
+        return true;
+    struct io_file *file;
+    snprintf(path, sizeof path, "%s/Virtual Machines/" SAMPLE_VM "/%s.nvram", dir, sample_guid(900).text);
+    if (!io_open(place->io, path, IO_CREATE, &file, err))
+        return false;
+    bool ok = io_write(file, 0, PLACE_MEMORY_FILE, strlen(PLACE_MEMORY_FILE), err) && io_sync(file, err);
+    io_close(file);
+    return ok;
+}
+
 static inline bool place_create(const struct place *place, struct err *err)
 {
     AUTO_CONFIG struct config *vm = sample_vm(place->vm_dir);
     char *dir = NULL;
-    bool ok = store_create(place->io, vm, place_make_disk, (void *)place->io, &dir, err);
 
+    if (place->with_nvram) {
+        vm->generation = 2;
+        vm->disks[0].bus = BUS_SCSI;
+        vm->nvram = sample_guid(900);
+    }
+    bool ok = store_create(place->io, vm, place_make_files, (void *)place, &dir, err);
     free(dir);
     return ok;
 }
@@ -168,6 +192,38 @@ static inline bool place_save(struct place *place, struct store *store, struct e
     place_write(place, vsv, PLACE_MEMORY_FILE);
     return plan_settings(store_tree(store), vm, "save", &plan, err) &&
            store_run(store, plan, NULL, NULL, err);
+}
+
+/* A machine that leaves something as its memory. */
+static inline bool place_machine_step(void *context, struct plan *plan, size_t index, struct err *err)
+{
+    const struct place *place = context;
+    const struct step *step = &plan->steps[index];
+
+    if (step->kind != STEP_SAVE_MEMORY)
+        return true;
+    for (unsigned i = 0; i < 2; i++) {
+        AUTO_FREE char *path = string_printf("%s%s", step->path, i ? ".vsv" : ".bin");
+        AUTO_IO struct io_file *file = NULL;
+        if (!io_open(place->io, path, IO_CREATE, &file, err) ||
+            !io_write(file, 0, PLACE_MEMORY_FILE, strlen(PLACE_MEMORY_FILE), err) || !io_sync(file, err))
+            return false;
+    }
+    return true;
+}
+
+static inline bool place_snapshot_live(struct place *place, struct store *store, struct err *err)
+{
+    struct plan_source source = place_source(place);
+    struct plan_snapshot request = {
+        .machine = MACHINE_RUNNING, .name = "live", .qemu_version = "7.2.1", .accel_used = ACCEL_TCG};
+    struct store_machine machine = {.step = place_machine_step, .context = place};
+    AUTO_PLAN struct plan *plan = NULL;
+    struct guid guid;
+
+    source.now_ms += place->counter;
+    return plan_snapshot(store_tree(store), &source, &request, &plan, &guid, err) &&
+           store_run(store, plan, &machine, NULL, err);
 }
 
 /* --- what is there --- */
