@@ -28,15 +28,29 @@ static void paused_guest_renew(struct vm *vm, const struct config *snapshot)
         log_error("%s", err.text);
 }
 
-static json_t *snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, int64_t total_us)
+/* Nobody has the disks of a still VM open: a chain that cannot be opened must not become a snapshot's (invariant 2). */
+static bool chains_check(const struct config *config, struct err *err)
+{
+    struct disk_options options = {.io = &io_real, .writable = false};
+
+    for (size_t i = 0; i < config->disk_count; i++) {
+        AUTO_DISK struct disk *disk = NULL;
+        if (!config->disks[i].is_cdrom && !disk_open(config->disks[i].path, &options, &disk, err))
+            return false;
+    }
+    return true;
+}
+
+static json_t *snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, const char *state,
+                               int64_t total_us)
 {
     bool memory = snapshot->state_when_taken != STATE_OFF;
     bool saved_now = run->saved.ram.stream_bytes > 0;
 
-    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I}", "guid", snapshot->snapshot.text, "name", snapshot->name,
+    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:s}", "guid", snapshot->snapshot.text, "name", snapshot->name,
                      "state_when_taken", config_state_name(snapshot->state_when_taken), "mode",
                      saved_now ? "pre-copy" : NULL, "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us",
-                     (json_int_t)total_us, "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0));
+                     (json_int_t)total_us, "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state);
 }
 
 bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
@@ -61,12 +75,13 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
         return false;
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);
-    if (!vm_run_plan(vm, plan, &run, err))
+    if ((!vm->present && !chains_check(vm_config(vm), err)) || !vm_run_plan(vm, plan, &run, err))
         return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);
     if (!snapshot)
         return err_set(err, ERR_INTERNAL, "the snapshot %s is not in the tree", guid.text);
     if (request.machine == MACHINE_PAUSED)
         paused_guest_renew(vm, snapshot);
-    return vm_answer(snapshot_answer(snapshot, &run, vm_now_us() - start_us), ret_value, err);
+    return vm_answer(snapshot_answer(snapshot, &run, vm_state_name(request.machine), vm_now_us() - start_us),
+                     ret_value, err);
 }

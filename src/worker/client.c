@@ -24,6 +24,7 @@
 
 /* One call: which VM, what, and how it is to be reported. */
 struct call {
+    bool begun; /* the worker has said so: to ask again would do it twice */
     const char *name;
     char *vm_dir;
     const char *operation;
@@ -95,10 +96,14 @@ static void progress_read(const struct call *call, const json_t *progress)
 }
 
 /* True when the message was the answer, or an error (*ret_value is NULL then). */
-static bool is_answer(const struct call *call, json_t *message, json_t **ret_value, struct err *err)
+static bool is_answer(struct call *call, json_t *message, json_t **ret_value, struct err *err)
 {
     json_t *value = json_object_get(message, "return");
 
+    if (json_object_get(message, "begun")) {
+        call->begun = true;
+        return false;
+    }
     if (json_object_get(message, "progress")) {
         progress_read(call, json_object_get(message, "progress"));
         return false;
@@ -109,7 +114,7 @@ static bool is_answer(const struct call *call, json_t *message, json_t **ret_val
     return true;
 }
 
-static bool answer_wait(const struct call *call, int fd, json_t **ret_value, struct err *err)
+static bool answer_wait(struct call *call, int fd, json_t **ret_value, struct err *err)
 {
     struct wire wire = {.fd = fd};
     bool cancel_sent = false;
@@ -136,15 +141,19 @@ static bool answer_wait(const struct call *call, int fd, json_t **ret_value, str
     return value != NULL;
 }
 
-static bool call_worker(const struct call *call, int connected, json_t **ret_value, struct err *err)
+/* *ret_retry: the connection closed before the operation had begun, because the worker was just ending. */
+static bool call_worker(struct call *call, int connected, json_t **ret_value, bool *ret_retry, struct err *err)
 {
     AUTO_FD int fd = connected;
 
-    return request_send(fd, call->operation, call->arguments, err) && answer_wait(call, fd, ret_value, err);
+    if (request_send(fd, call->operation, call->arguments, err) && answer_wait(call, fd, ret_value, err))
+        return true;
+    *ret_retry = !call->begun && (err->sys == EPIPE || err->sys == ECONNRESET);
+    return false;
 }
 
 /* The VM has no owner: this process does it, or a new worker. *ret_retry: somebody else was quicker. */
-static bool call_unowned(const struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
+static bool call_unowned(struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
 {
     struct vm *vm;
     int fd;
@@ -159,10 +168,11 @@ static bool call_unowned(const struct call *call, json_t **ret_value, bool *ret_
     vm_close(vm);
     if (!needs_worker)
         return done;
-    return worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, err);
+    bool retry; /* a worker that ends before it begins would do so again */
+    return worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, &retry, err);
 }
 
-static bool call_unmanaged(const struct call *call, json_t **ret_value, struct err *err)
+static bool call_unmanaged(struct call *call, json_t **ret_value, struct err *err)
 {
     if (strcmp(call->operation, "stop") == 0 && json_is_true(json_object_get(call->arguments, "force"))) {
         bool retry;
@@ -174,14 +184,14 @@ static bool call_unmanaged(const struct call *call, json_t **ret_value, struct e
 }
 
 /* The owner is a worker, or another command that will be done soon. */
-static bool call_managed(const struct call *call, const struct store_owner *owner, json_t **ret_value,
+static bool call_managed(struct call *call, const struct store_owner *owner, json_t **ret_value,
                          bool *ret_retry, struct err *err)
 {
     struct err connect_err;
     int fd;
 
     if (control_connect(call->vm_dir, &fd, &connect_err))
-        return call_worker(call, fd, ret_value, err);
+        return call_worker(call, fd, ret_value, ret_retry, err);
     *ret_retry = connect_err.sys == ECONNREFUSED || connect_err.sys == ENOENT;
     if (!*ret_retry) {
         *err = connect_err;
@@ -192,7 +202,7 @@ static bool call_managed(const struct call *call, const struct store_owner *owne
                    owner->host[0] ? owner->host : "an unknown host");
 }
 
-static bool call_once(const struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
+static bool call_once(struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
 {
     enum store_lock_state state;
     struct store_owner owner;
@@ -245,9 +255,10 @@ static bool status_from_files(const char *vm_dir, bool unmanaged, json_t **ret_s
 static bool status_from_worker(const char *vm_name, char *vm_dir, json_t **ret_status, struct err *err)
 {
     struct call call = {.name = vm_name, .vm_dir = vm_dir, .operation = "status"};
+    bool retry;
     int fd;
 
-    return control_connect(vm_dir, &fd, err) && call_worker(&call, fd, ret_status, err);
+    return control_connect(vm_dir, &fd, err) && call_worker(&call, fd, ret_status, &retry, err);
 }
 
 bool client_status(const char *vm_name, json_t **ret_status, struct err *err)

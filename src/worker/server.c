@@ -321,6 +321,19 @@ bool server_start(const char *socket_path, int first_client, struct server **ret
     return true;
 }
 
+static struct server_request *queue_take(struct server *server)
+{
+    pthread_mutex_lock(&server->mutex);
+    struct server_request *request = server->queue;
+    if (request) {
+        server->queue = request->next;
+        snprintf(server->active, sizeof server->active, "%s", request->operation);
+        atomic_store(&server->cancel, false);
+    }
+    pthread_mutex_unlock(&server->mutex);
+    return request;
+}
+
 void server_stop(struct server *server)
 {
     if (!server)
@@ -328,11 +341,9 @@ void server_stop(struct server *server)
     unlink(server->socket_path);
     eventfd_write(server->stop_fd, 1);
     pthread_join(server->thread, NULL);
-    for (struct server_request *request; (request = server_next(server)) != NULL;) {
-        struct err err;
-        err_set_text(&err, ERR_BUSY, 0, "%s: the VM has just ended; try again", request->operation);
-        server_answer(request, NULL, &err);
-    }
+    /* What was not begun is closed without a word: the client asks again, and finds the VM's next owner. */
+    for (struct server_request *request; (request = queue_take(server)) != NULL;)
+        request_free(request);
     server_free(server);
 }
 
@@ -345,16 +356,13 @@ struct server_request *server_next(struct server *server)
 {
     eventfd_t count;
 
-    pthread_mutex_lock(&server->mutex);
-    struct server_request *request = server->queue;
+    /* Read before the look at the queue: what comes in between makes it readable again. */
+    eventfd_read(server->request_fd, &count);
+    struct server_request *request = queue_take(server);
     if (request) {
-        server->queue = request->next;
-        snprintf(server->active, sizeof server->active, "%s", request->operation);
-        atomic_store(&server->cancel, false);
-    } else {
-        eventfd_read(server->request_fd, &count);
+        reply(request->client, json_pack("{s:s}", "begun", request->operation));
+        eventfd_write(server->request_fd, 1); /* there may be more */
     }
-    pthread_mutex_unlock(&server->mutex);
     return request;
 }
 

@@ -11,13 +11,14 @@ struct server;
 
 /* Listens at the path (0600, replaced if it is there). first_client: a connected socket, taken, or -1. */
 bool server_start(const char *socket_path, int first_client, struct server **ret_server, struct err *err) MUST_CHECK;
-/* Closes the listener and all clients, ends the thread, frees. Accepts NULL. */
+/* Closes the listener and all clients, ends the thread, frees. Requests that were not begun are closed without an answer. Accepts
+ * NULL. */
 void server_stop(struct server *server);
 
 /* The main thread's side. */
 struct server_request;
 int server_fd(const struct server *server); /* readable when there may be a request */
-/* The next request, or NULL. While it is not answered, others are refused by its name. */
+/* The next request, or NULL; its client is told that it has begun. While it is not answered, others are refused by its name. */
 struct server_request *server_next(struct server *server);
 const char *server_request_operation(const struct server_request *request);
 const json_t *server_request_arguments(const struct server_request *request); /* NULL for none */

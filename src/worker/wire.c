@@ -79,7 +79,7 @@ bool wire_receive(struct wire *wire, int timeout_ms, json_t **ret_message, struc
         ssize_t n = recv(wire->fd, room, READ_BYTES, MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return true;
-        if (n <= 0) {
+        if (n <= 0) { /* also ECONNRESET: it closed with something of ours unread */
             err_set_text(err, ERR_PROTOCOL, EPIPE, "the other end has closed the connection");
             return false;
         }

@@ -10,6 +10,7 @@
 #include "server.h"
 #include "wire.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,13 +75,16 @@ static void ask(struct wire *wire, const char *operation)
     json_decref(message);
 }
 
+/* The answer; that it has begun is told before, unless it is refused. */
 static json_t *answer(struct wire *wire)
 {
     json_t *message;
     struct err err;
 
-    assert_true(wire_receive(wire, WAIT_MS, &message, &err));
-    assert_non_null(message);
+    do {
+        assert_true(wire_receive(wire, WAIT_MS, &message, &err));
+        assert_non_null(message);
+    } while (json_object_get(message, "begun") && (json_decref(message), true));
     return message;
 }
 
@@ -252,7 +256,27 @@ static void nonsense_closes_the_connection_with_a_reason(void **state)
     server_stop(server);
 }
 
-static void requests_left_at_the_end_are_answered(void **state)
+static void a_request_is_told_that_it_has_begun_when_it_does(void **state)
+{
+    struct server *server = start();
+    struct wire client = connect_client();
+    json_t *message;
+    struct err err;
+
+    (void)state;
+    ask(&client, "pause");
+    assert_true(wire_receive(&client, 50, &message, &err));
+    assert_null(message);
+    struct server_request *request = next(server);
+    assert_true(wire_receive(&client, WAIT_MS, &message, &err));
+    assert_string_equal(json_string_value(json_object_get(message, "begun")), "pause");
+    json_decref(message);
+    server_answer(request, json_object(), &err);
+    client_close(&client);
+    server_stop(server);
+}
+
+static void requests_left_at_the_end_are_closed_unbegun(void **state)
 {
     struct server *server = start();
     struct wire client = connect_client();
@@ -262,7 +286,10 @@ static void requests_left_at_the_end_are_answered(void **state)
     ask(&client, "pause");
     assert_int_equal(poll(&readable, 1, WAIT_MS), 1);
     server_stop(server);
-    assert_error(answer(&client), "busy", "try again");
+    json_t *message;
+    struct err err;
+    assert_false(wire_receive(&client, WAIT_MS, &message, &err));
+    assert_int_equal(err.sys, EPIPE);
     client_close(&client);
 }
 
@@ -276,7 +303,8 @@ int main(void)
         cmocka_unit_test(stop_cancels_a_save_and_waits_behind_it),
         cmocka_unit_test(a_client_that_dies_does_not_cancel_and_does_no_harm),
         cmocka_unit_test(nonsense_closes_the_connection_with_a_reason),
-        cmocka_unit_test(requests_left_at_the_end_are_answered),
+        cmocka_unit_test(a_request_is_told_that_it_has_begun_when_it_does),
+        cmocka_unit_test(requests_left_at_the_end_are_closed_unbegun),
     };
 
     return cmocka_run_group_tests(tests, dir_make, dir_remove);
