@@ -1,8 +1,9 @@
-/* `.bin`: guest memory as a flat, sparse file that can be mapped, written page by page as the stream brings them.
+/* `.bin`: guest memory as a flat, sparse file that can be mapped, written page by page as the stream brings
+ * them.
  *
- * Adjacent pages are gathered and written together. A page that is zeros and never was anything else is left a
- * hole. Of each page's content a 64-bit sum is kept in memory, so that the checksums of the chunks need no second
- * reading, however often pages are sent again (docs/ram.md defines both). */
+ * Adjacent pages are gathered and written together. A page that is zeros and never was anything else is left
+ * a hole. Of each page's content a 64-bit sum is kept in memory, so that the checksums of the chunks need no
+ * second reading, however often pages are sent again (docs/ram.md defines both). */
 #pragma once
 
 #include "auto.h"
@@ -31,7 +32,8 @@ struct binfile_counters {
 struct binfile;
 
 /* Creates path, 0600, which must not exist; memory_bytes is a multiple of the page size. */
-bool binfile_create(const char *path, uint64_t memory_bytes, struct binfile **ret_file, struct err *err) MUST_CHECK;
+bool binfile_create(const char *path, uint64_t memory_bytes, struct binfile **ret_file,
+                    struct err *err) MUST_CHECK;
 void binfile_close(struct binfile *file); /* accepts NULL; the file stays */
 
 /* A page at a byte offset inside the file (checked by the caller). bytes must stay as they are until

@@ -65,8 +65,8 @@ static bool open_bin(const char *path, uint64_t memory_bytes, int *ret_fd, struc
 }
 
 /* Everything but .bin's contents. */
-static bool check_both(const char *vsv_path, const char *bin_path, struct vsv_header *ret_header, uint8_t **ret_table,
-                       int *ret_bin_fd, struct err *err)
+static bool check_both(const char *vsv_path, const char *bin_path, struct vsv_header *ret_header,
+                       uint8_t **ret_table, int *ret_bin_fd, struct err *err)
 {
     AUTO_FD int vsv_fd = -1;
     AUTO_FREE uint8_t *table = NULL;
@@ -103,7 +103,8 @@ static uint64_t next_data(int fd, uint64_t offset, uint64_t end)
     return errno == ENXIO ? end : offset;
 }
 
-static bool sum_chunk(int fd, uint64_t offset, size_t length, uint8_t *bytes, uint64_t *ret_sum, struct err *err)
+static bool sum_chunk(int fd, uint64_t offset, size_t length, uint8_t *bytes, uint64_t *ret_sum,
+                      struct err *err)
 {
     uint64_t sums[BIN_CHUNK_PAGES];
     if (!raw_read(fd, offset, bytes, length, err))
@@ -114,8 +115,8 @@ static bool sum_chunk(int fd, uint64_t offset, size_t length, uint8_t *bytes, ui
     return true;
 }
 
-static bool verify_chunks(int fd, uint64_t memory_bytes, const uint8_t *table, const struct progress *progress,
-                          struct err *err)
+static bool verify_chunks(int fd, uint64_t memory_bytes, const uint8_t *table,
+                          const struct progress *progress, struct err *err)
 {
     static const uint64_t zero_sums[BIN_CHUNK_PAGES];
     AUTO_FREE uint8_t *bytes = malloc(BIN_CHUNK_BYTES);
@@ -134,7 +135,8 @@ static bool verify_chunks(int fd, uint64_t memory_bytes, const uint8_t *table, c
         else if (!sum_chunk(fd, offset, length, bytes, &sum, err))
             return false;
         if (sum != get_be64(table + offset / BIN_CHUNK_BYTES * 8))
-            return err_set(err, ERR_CORRUPT, "the checksum of the %zu bytes at %" PRIu64 " is wrong", length, offset);
+            return err_set(err, ERR_CORRUPT, "the checksum of the %zu bytes at %" PRIu64 " is wrong", length,
+                           offset);
         progress_report(progress, "verify", offset + length, memory_bytes);
     }
     return true;

@@ -13,8 +13,8 @@
 
 struct input {
     int fd, stop_fd;
-    int hurry_fd; /* wakes the working thread from its poll */
-    uint8_t *buffer; /* INPUT_HELD_MAX + INPUT_READ_BYTES */
+    int hurry_fd;         /* wakes the working thread from its poll */
+    uint8_t *buffer;      /* INPUT_HELD_MAX + INPUT_READ_BYTES */
     const uint8_t *bytes; /* what is held: in buffer or in reserve */
     size_t length;
     bool in_reserve;
@@ -25,9 +25,9 @@ struct input {
     bool gulping;         /* the second thread reads, or what it read is not yet taken over */
     bool gulp_ended;
     pthread_t gulper;
-    uint8_t *reserve; /* INPUT_HELD_MAX + reserve_bytes, mapped */
-    size_t reserve_bytes; /* constant */
-    size_t filled, seen;  /* bytes of the reserve behind its first INPUT_HELD_MAX */
+    uint8_t *reserve;          /* INPUT_HELD_MAX + reserve_bytes, mapped */
+    size_t reserve_bytes;      /* constant */
+    size_t filled, seen;       /* bytes of the reserve behind its first INPUT_HELD_MAX */
     bool gulp_ok, gulp_at_end; /* how it ended; neither, when it was full */
     struct err gulp_err;
 };
@@ -221,7 +221,8 @@ bool input_more(struct input *input, bool *ret_end, struct err *err)
         bool got = false, end = false;
         pthread_mutex_lock(&input->lock);
         bool from_gulper = input->gulping;
-        bool ok = from_gulper ? more_from_gulper(input, &got, &end, err) : more_from_pipe(input, &got, &end, err);
+        bool ok =
+            from_gulper ? more_from_gulper(input, &got, &end, err) : more_from_pipe(input, &got, &end, err);
         pthread_mutex_unlock(&input->lock);
         if (!ok)
             return false;

@@ -1,10 +1,10 @@
 /* The bytes of QEMU's stream, from a pipe into memory, in two ways.
  *
- * At first one thread reads and works in turn: a buffer that stays in the processor's cache. That thread may be
- * held up by the file system (a host with many dirty pages makes writers wait), which is good while the guest runs:
- * QEMU waits for the pipe. It is bad when the guest stands still for the last part of the stream. So from
- * input_hurry() on a second thread takes the stream into memory as fast as it comes, and the first works from
- * there. If that memory is full, it goes on in the first way. */
+ * At first one thread reads and works in turn: a buffer that stays in the processor's cache. That thread may
+ * be held up by the file system (a host with many dirty pages makes writers wait), which is good while the
+ * guest runs: QEMU waits for the pipe. It is bad when the guest stands still for the last part of the stream.
+ * So from input_hurry() on a second thread takes the stream into memory as fast as it comes, and the first
+ * works from there. If that memory is full, it goes on in the first way. */
 #pragma once
 
 #include "auto.h"
@@ -19,8 +19,8 @@
 
 struct input;
 
-/* fd is taken, also on failure; it is set to non-blocking. hurry_bytes: how much the second thread may take ahead;
- * address space, and memory only as far as it is used. */
+/* fd is taken, also on failure; it is set to non-blocking. hurry_bytes: how much the second thread may take
+ * ahead; address space, and memory only as far as it is used. */
 bool input_new(int fd, size_t hurry_bytes, struct input **ret_input, struct err *err) MUST_CHECK;
 void input_free(struct input *input); /* accepts NULL; both threads have ended or are this one */
 

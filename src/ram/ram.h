@@ -1,6 +1,7 @@
-/* Guest memory and device state in files: QEMU's migration stream taken apart into `.bin` (a flat, sparse image of
- * RAM) and `.vsv` (everything else, itself a valid stream without RAM pages, behind a header of ours), and given back.
- * docs/ram.md has the bytes. Depends on no QEMU process: a stream comes in by one descriptor and leaves by another. */
+/* Guest memory and device state in files: QEMU's migration stream taken apart into `.bin` (a flat, sparse
+ * image of RAM) and `.vsv` (everything else, itself a valid stream without RAM pages, behind a header of
+ * ours), and given back. docs/ram.md has the bytes. Depends on no QEMU process: a stream comes in by one
+ * descriptor and leaves by another. */
 #pragma once
 
 #include "err.h"
@@ -9,20 +10,20 @@
 
 #include <stdint.h>
 
-#define RAM_BLOCK "pc.ram" /* the memory backend's id; the RAM block's name in the stream */
+#define RAM_BLOCK      "pc.ram" /* the memory backend's id; the RAM block's name in the stream */
 #define RAM_PAGE_BYTES 4096U
 
 struct vsv_info {
-    struct guid id;          /* binds .vsv, .bin, and the snapshot's XML (config.memory) */
-    uint64_t memory_bytes;   /* exact size of .bin */
+    struct guid id;        /* binds .vsv, .bin, and the snapshot's XML (config.memory) */
+    uint64_t memory_bytes; /* exact size of .bin */
     char qemu_version[32];
-    char machine[64];        /* from the stream's configuration section */
+    char machine[64]; /* from the stream's configuration section */
 };
 
 struct ram_save_options {
-    int stream_fd;            /* read end of the pipe that QEMU writes; taken, also on failure */
+    int stream_fd;                   /* read end of the pipe that QEMU writes; taken, also on failure */
     const char *bin_path, *vsv_path; /* must not exist; created 0600 */
-    struct vsv_info info;     /* machine is filled from the stream */
+    struct vsv_info info;            /* machine is filled from the stream */
     const struct progress *progress; /* may be NULL; report(phase "memory", bytes so far, memory_bytes) */
 };
 
@@ -30,16 +31,18 @@ struct ram_save_result {
     uint64_t stream_bytes, pages, zero_pages, resent_pages, state_bytes;
 };
 
-/* Starts a thread that takes the stream apart. It never waits for anything but the pipe and page-cache writes. */
+/* Starts a thread that takes the stream apart. It never waits for anything but the pipe and page-cache
+ * writes. */
 struct ram_save;
-bool ram_save_start(const struct ram_save_options *options, struct ram_save **ret_save, struct err *err) MUST_CHECK;
-/* The guest stands still (at STOP, before migrate-continue): from now on the stream is taken into memory first, up to
- * half a gigabyte of it, so that the pause does not depend on what the file system is busy with. Never waits,
- * cannot fail, may be left out. */
+bool ram_save_start(const struct ram_save_options *options, struct ram_save **ret_save,
+                    struct err *err) MUST_CHECK;
+/* The guest stands still (at STOP, before migrate-continue): from now on the stream is taken into memory
+ * first, up to half a gigabyte of it, so that the pause does not depend on what the file system is busy with.
+ * Never waits, cannot fail, may be left out. */
 void ram_save_hurry(struct ram_save *save);
-/* Waits for the end of the stream (QEMU closes it), completes both files and makes them durable (files, not their
- * directory). Frees in any case; on failure both files are removed. A stream that ends early, breaks the format, or lacks
- * the block RAM_BLOCK of exactly memory_bytes is ERR_CORRUPT. */
+/* Waits for the end of the stream (QEMU closes it), completes both files and makes them durable (files, not
+ * their directory). Frees in any case; on failure both files are removed. A stream that ends early, breaks
+ * the format, or lacks the block RAM_BLOCK of exactly memory_bytes is ERR_CORRUPT. */
 bool ram_save_finish(struct ram_save *save, struct ram_save_result *ret_result, struct err *err) MUST_CHECK;
 /* Has the thread failed already (so that the caller can cancel the migration)? Then *err tells why. */
 bool ram_save_failed(struct ram_save *save, struct err *err);
@@ -48,14 +51,15 @@ void ram_save_abandon(struct ram_save *save);
 
 /* Header, checksums of the state, size of .bin (bin_path must have exactly memory_bytes): all that is cheap.
  * ERR_NOT_FOUND, ERR_CORRUPT, ERR_MISMATCH, each naming the file and the field. */
-bool ram_check(const char *vsv_path, const char *bin_path, struct vsv_info *ret_info, struct err *err) MUST_CHECK;
+bool ram_check(const char *vsv_path, const char *bin_path, struct vsv_info *ret_info,
+               struct err *err) MUST_CHECK;
 /* Also .bin's contents against the checksums of its 2 MiB chunks. */
 bool ram_verify(const char *vsv_path, const char *bin_path, const struct progress *progress,
                 struct err *err) MUST_CHECK;
 
-/* Writes the stream of a checked .vsv into fd (QEMU's incoming end) by a thread of its own; fd is taken, also on
- * failure. ram_load_finish joins it: ERR_QEMU if QEMU closed before all was written. */
+/* Writes the stream of a checked .vsv into fd (QEMU's incoming end) by a thread of its own; fd is taken, also
+ * on failure. ram_load_finish joins it: ERR_QEMU if QEMU closed before all was written. */
 struct ram_load;
 bool ram_load_start(const char *vsv_path, int fd, struct ram_load **ret_load, struct err *err) MUST_CHECK;
 bool ram_load_finish(struct ram_load *load, struct err *err) MUST_CHECK; /* frees in any case */
-void ram_load_abandon(struct ram_load *load); /* accepts NULL */
+void ram_load_abandon(struct ram_load *load);                            /* accepts NULL */

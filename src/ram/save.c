@@ -1,8 +1,9 @@
 /* Saving: a thread that reads QEMU's stream from a pipe, and what is done when it has ended.
  *
- * The thread must keep up with QEMU between the stop of the processors and the end of the stream, because that
- * is the guest's pause: it parses in place in its read buffer, and writes to the page cache only. Whatever can
- * wait (the .vsv, the sums of the chunks, every sync) is done by ram_save_finish(), when the guest runs again. */
+ * The thread must keep up with QEMU between the stop of the processors and the end of the stream, because
+ * that is the guest's pause: it parses in place in its read buffer, and writes to the page cache only.
+ * Whatever can wait (the .vsv, the sums of the chunks, every sync) is done by ram_save_finish(), when the
+ * guest runs again. */
 #include "auto.h"
 #include "binfile.h"
 #include "buf.h"
@@ -185,6 +186,8 @@ static bool save_start(struct ram_save *save, const struct ram_save_options *opt
     save->stream = stream_new(&events);
     if (!save->bin_path || !save->vsv_path || !save->stream)
         return err_oom(err);
+    if (!guid_is_set(&save->info.id))
+        return err_set(err, ERR_INVALID, "%s: saved without an id", save->vsv_path);
     if (!create_files(save, err))
         return false;
     return thread_start(run, save, "ram-save", &save->thread, err);
@@ -221,7 +224,8 @@ static bool check_whole(struct ram_save *save, struct err *err)
         return false;
     /* QEMU sends every page at least once; a hole that nobody asked for would be silent damage. */
     if (!binfile_is_complete(save->bin, &missing))
-        return err_set(err, ERR_CORRUPT, "the page at %" PRIu64 " of " RAM_BLOCK " is not in the stream", missing);
+        return err_set(err, ERR_CORRUPT, "the page at %" PRIu64 " of " RAM_BLOCK " is not in the stream",
+                       missing);
     return true;
 }
 

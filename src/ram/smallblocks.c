@@ -22,9 +22,10 @@ struct smallblocks {
 static bool small_init(struct small *small, const struct stream_block *block, struct err *err)
 {
     memcpy(small->name, block->name, sizeof(small->name));
-    small->states = calloc(block->used_bytes / STREAM_PAGE_BYTES, 1);
-    if (!small->states)
+    uint8_t *states = calloc(block->used_bytes / STREAM_PAGE_BYTES, 1);
+    if (!states)
         return err_oom(err);
+    small->states = states;
     void *pages = mmap(NULL, block->used_bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED)
@@ -34,15 +35,16 @@ static bool small_init(struct small *small, const struct stream_block *block, st
     return true;
 }
 
-static bool fill(struct smallblocks *small, const struct stream_block *blocks, unsigned without, struct err *err)
+static bool fill(struct smallblocks *small, const struct stream_block *blocks, unsigned without,
+                 struct err *err)
 {
     uint64_t total = 0;
     for (unsigned i = 0; i < small->count; i++) {
         if (i == without)
             continue;
         if (!add_u64(total, blocks[i].used_bytes, &total) || total > SMALL_BYTES_MAX)
-            return err_set(err, ERR_UNSUPPORTED, "the block %.64s: too much memory besides %.64s", blocks[i].name,
-                           blocks[without].name);
+            return err_set(err, ERR_UNSUPPORTED, "the block %.64s: too much memory besides %.64s",
+                           blocks[i].name, blocks[without].name);
         if (!small_init(&small->blocks[i], &blocks[i], err))
             return false;
     }
@@ -87,8 +89,8 @@ void smallblocks_page(struct smallblocks *small, unsigned block, uint64_t offset
         memcpy(to->pages + offset, bytes, STREAM_PAGE_BYTES);
 }
 
-static bool write_page(const struct small *small, uint64_t page, bool continues, smallblocks_put *put, void *context,
-                       struct err *err)
+static bool write_page(const struct small *small, uint64_t page, bool continues, smallblocks_put *put,
+                       void *context, struct err *err)
 {
     uint8_t head[8 + 1 + STREAM_NAME_MAX];
     size_t length = 8;

@@ -21,5 +21,5 @@ void smallblocks_page(struct smallblocks *small, unsigned block, uint64_t offset
 /* The pages as records of a RAM section, in the order of blocks and offsets. Pages that never came are
  * left out: the loader's own stay. */
 typedef bool smallblocks_put(void *context, const void *bytes, size_t length, struct err *err);
-bool smallblocks_write(const struct smallblocks *small, smallblocks_put *put, void *context, struct err *err)
-    MUST_CHECK;
+bool smallblocks_write(const struct smallblocks *small, smallblocks_put *put, void *context,
+                       struct err *err) MUST_CHECK;

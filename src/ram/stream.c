@@ -5,12 +5,12 @@
 #include <ctype.h>
 #include <inttypes.h>
 
-#define MAGIC         0x5145564dU /* "QEVM" */
-#define VERSION       3U
-#define RAM_VERSION   4U
-#define PAGE_BITS     12U
-#define FLAGS_MASK    ((uint64_t)STREAM_PAGE_BYTES - 1)
-#define NO_BLOCK      UINT32_MAX
+#define MAGIC       0x5145564dU /* "QEVM" */
+#define VERSION     3U
+#define RAM_VERSION 4U
+#define PAGE_BITS   12U
+#define FLAGS_MASK  ((uint64_t)STREAM_PAGE_BYTES - 1)
+#define NO_BLOCK    UINT32_MAX
 
 enum state { HEADER, CONFIG, CONFIG_PARTS, ELEMENT, MEM_SIZE, TABLE, RECORD, FOOTER, DEVICES };
 
@@ -23,13 +23,13 @@ struct stream {
     unsigned block_count;
     uint64_t table_left; /* bytes of memory that the table has still to name */
     uint32_t ram_section;
-    unsigned last_block; /* what CONTINUE means, also across sections */
+    unsigned last_block;         /* what CONTINUE means, also across sections */
     enum stream_element section; /* START, PART or END while inside one */
     bool has_ram, ram_ended, switchover;
 };
 
-/* A token is read by a cursor over the bytes at hand. Running out of them is no error: `short_of_bytes` is set,
- * the token is given up without a trace and comes again with more bytes. */
+/* A token is read by a cursor over the bytes at hand. Running out of them is no error: `short_of_bytes` is
+ * set, the token is given up without a trace and comes again with more bytes. */
 struct cursor {
     const uint8_t *bytes;
     size_t length, position;
@@ -56,7 +56,8 @@ static bool take_name(const struct stream *stream, struct cursor *in, char name[
     if (!text)
         return true;
     if (*length == 0 || memchr(text, '\0', *length))
-        return err_set(err, ERR_CORRUPT, "byte %" PRIu64 " of the stream: the name of a %s is empty or holds a NUL",
+        return err_set(err, ERR_CORRUPT,
+                       "byte %" PRIu64 " of the stream: the name of a %s is empty or holds a NUL",
                        stream->offset, what);
     memcpy(name, text, *length);
     name[*length] = '\0';
@@ -66,7 +67,8 @@ static bool take_name(const struct stream *stream, struct cursor *in, char name[
 #define corrupt(stream, err, format, ...)                                                                    \
     err_set((err), ERR_CORRUPT, "byte %" PRIu64 " of the stream: " format, (stream)->offset, ##__VA_ARGS__)
 #define unsupported(stream, err, format, ...)                                                                \
-    err_set((err), ERR_UNSUPPORTED, "byte %" PRIu64 " of the stream: " format, (stream)->offset, ##__VA_ARGS__)
+    err_set((err), ERR_UNSUPPORTED, "byte %" PRIu64 " of the stream: " format, (stream)->offset,             \
+            ##__VA_ARGS__)
 
 static bool parse_header(struct stream *stream, struct cursor *in, struct err *err)
 {
@@ -167,8 +169,8 @@ static bool parse_start(struct stream *stream, struct cursor *in, struct err *er
     if (stream->has_ram)
         return corrupt(stream, err, "a second START of the section ram");
     if (get_be32(p) != 0 || get_be32(p + 4) != RAM_VERSION)
-        return corrupt(stream, err, "instance %" PRIu32 ", version %" PRIu32 " of the section ram", get_be32(p),
-                       get_be32(p + 4));
+        return corrupt(stream, err, "instance %" PRIu32 ", version %" PRIu32 " of the section ram",
+                       get_be32(p), get_be32(p + 4));
     stream->has_ram = true;
     stream->ram_section = get_be32(id);
     stream->section = STREAM_START;
@@ -257,8 +259,8 @@ static bool parse_table_entry(struct stream *stream, struct cursor *in, struct e
         return true;
     uint64_t used = get_be64(p);
     if (used == 0 || used % STREAM_PAGE_BYTES != 0 || used > stream->table_left)
-        return corrupt(stream, err, "block %.64s of %" PRIu64 " bytes, with %" PRIu64 " left in the table", name, used,
-                       stream->table_left);
+        return corrupt(stream, err, "block %.64s of %" PRIu64 " bytes, with %" PRIu64 " left in the table",
+                       name, used, stream->table_left);
     if (find_block(stream, name) < stream->block_count)
         return corrupt(stream, err, "a second block %.64s", name);
     if (stream->block_count == STREAM_BLOCKS_MAX)
@@ -303,8 +305,8 @@ static bool parse_page(struct stream *stream, struct cursor *in, uint64_t record
         return true;
     uint64_t offset = record & ~FLAGS_MASK;
     if (offset >= stream->blocks[block].used_bytes)
-        return corrupt(stream, err, "a page at %" PRIu64 " of block %.64s, which has %" PRIu64 " bytes", offset,
-                       stream->blocks[block].name, stream->blocks[block].used_bytes);
+        return corrupt(stream, err, "a page at %" PRIu64 " of block %.64s, which has %" PRIu64 " bytes",
+                       offset, stream->blocks[block].name, stream->blocks[block].used_bytes);
     if (is_zero && *bytes != 0)
         return corrupt(stream, err, "a page filled with %02x", *bytes);
     stream->last_block = block;
@@ -324,7 +326,8 @@ static bool parse_record(struct stream *stream, struct cursor *in, struct err *e
     }
     if (stream->section != STREAM_START && (kind == STREAM_PAGE || kind == STREAM_ZERO))
         return parse_page(stream, in, record, err);
-    if (kind == STREAM_XBZRLE || kind == STREAM_HOOK || kind == STREAM_COMPRESS || kind == STREAM_MULTIFD_FLUSH)
+    if (kind == STREAM_XBZRLE || kind == STREAM_HOOK || kind == STREAM_COMPRESS ||
+        kind == STREAM_MULTIFD_FLUSH)
         return unsupported(stream, err, "memory sent with flags %03" PRIx64, kind);
     return corrupt(stream, err, "a record %016" PRIx64 " that is not known or not allowed here", record);
 }
@@ -375,7 +378,8 @@ static bool in_head(const struct stream *stream)
     return stream->state < ELEMENT || stream->state == MEM_SIZE || stream->state == TABLE || in_start;
 }
 
-static bool tell_head(struct stream *stream, const struct cursor *in, size_t from, bool was_head, struct err *err)
+static bool tell_head(struct stream *stream, const struct cursor *in, size_t from, bool was_head,
+                      struct err *err)
 {
     bool is_start_header = stream->state == MEM_SIZE && !was_head;
     if (in->position == from || !(was_head || is_start_header))
@@ -383,7 +387,8 @@ static bool tell_head(struct stream *stream, const struct cursor *in, size_t fro
     return stream->events.head(stream->events.context, in->bytes + from, in->position - from, err);
 }
 
-bool stream_parse(struct stream *stream, const uint8_t *bytes, size_t length, size_t *ret_consumed, struct err *err)
+bool stream_parse(struct stream *stream, const uint8_t *bytes, size_t length, size_t *ret_consumed,
+                  struct err *err)
 {
     struct cursor in = {.bytes = bytes, .length = length};
     while (in.position < length) {

@@ -6,8 +6,8 @@
  *   header   "QEVM", u32 version 3
  *   config   07, u32 length, machine name; subsections (05, str8 name, u32 version, fields)
  *   RAM      01 START with the table of blocks, 02 PART..., 03 END (not there in a background snapshot);
- *            each: u32 section id, [START: str8 "ram", u32 instance 0, u32 version 4,] records, footer 7e u32 id
- *   state    from the first 04 (device state) to the end: taken as it is, because only the devices know
+ *            each: u32 section id, [START: str8 "ram", u32 instance 0, u32 version 4,] records, footer 7e u32
+ * id state    from the first 04 (device state) to the end: taken as it is, because only the devices know
  *            their own lengths; it ends with 00 and QEMU's description of it: 06, u32 length, JSON
  *
  * The input is hostile: every length, offset and name is checked before use, what is not known is ERR_CORRUPT
@@ -25,7 +25,8 @@
 #define STREAM_BLOCKS_MAX  256U
 #define STREAM_NAME_MAX    255U
 #define STREAM_MACHINE_MAX 63U
-/* With this many bytes at hand the parser always comes forward: the longest is a page with its block's name. */
+/* With this many bytes at hand the parser always comes forward: the longest is a page with its block's name.
+ */
 #define STREAM_TOKEN_MAX (8U + 1U + STREAM_NAME_MAX + STREAM_PAGE_BYTES)
 
 struct stream_block {
@@ -69,7 +70,8 @@ bool stream_has_switchover(const struct stream *stream);
 
 /* Is the device state whole? It must end in `00 06 u32-length {JSON}`, the length reaching exactly to the
  * end. *ret_description is the offset of the JSON. */
-bool stream_check_state(const uint8_t *state, size_t length, size_t *ret_description, struct err *err) MUST_CHECK;
+bool stream_check_state(const uint8_t *state, size_t length, size_t *ret_description,
+                        struct err *err) MUST_CHECK;
 
 /* Bytes of the format that the writer of a .vsv needs too. */
 enum stream_element {

@@ -69,7 +69,8 @@ void vsv_encode(const struct vsv_header *header, uint8_t bytes[static VSV_HEADER
     put_be64(bytes + AT_STREAM_SUM, header->stream_sum);
     put_be64(bytes + AT_TABLE_SUM, header->table_sum);
     memcpy(bytes + AT_ID, info->id.text, strnlen(info->id.text, GUID_LENGTH));
-    memcpy(bytes + AT_QEMU_VERSION, info->qemu_version, strnlen(info->qemu_version, sizeof(info->qemu_version) - 1));
+    memcpy(bytes + AT_QEMU_VERSION, info->qemu_version,
+           strnlen(info->qemu_version, sizeof(info->qemu_version) - 1));
     memcpy(bytes + AT_MACHINE, info->machine, strnlen(info->machine, sizeof(info->machine) - 1));
     put_be64(bytes + AT_SUM, XXH3_64bits(bytes, AT_SUM));
 }
@@ -135,7 +136,7 @@ static bool check_layout(const uint8_t *bytes, struct err *err)
 static bool get_id(const uint8_t *bytes, struct guid *ret_id)
 {
     char text[AT_QEMU_VERSION - AT_ID];
-    return get_text(bytes, sizeof(text), text) && guid_parse(text, ret_id);
+    return get_text(bytes, sizeof(text), text) && guid_parse(text, ret_id) && strcmp(text, ret_id->text) == 0;
 }
 
 bool vsv_decode(const uint8_t bytes[static VSV_HEADER_BYTES], struct vsv_header *ret_header, struct err *err)
@@ -152,7 +153,8 @@ bool vsv_decode(const uint8_t bytes[static VSV_HEADER_BYTES], struct vsv_header 
         return err_set(err, ERR_CORRUPT, "header: the id is no GUID");
     if (!get_text(bytes + AT_QEMU_VERSION, sizeof(header.info.qemu_version), header.info.qemu_version))
         return err_set(err, ERR_CORRUPT, "header: the version of QEMU is no text");
-    if (!get_text(bytes + AT_MACHINE, sizeof(header.info.machine), header.info.machine) || !*header.info.machine)
+    if (!get_text(bytes + AT_MACHINE, sizeof(header.info.machine), header.info.machine) ||
+        !*header.info.machine)
         return err_set(err, ERR_CORRUPT, "header: the machine is no text");
     *ret_header = header;
     return true;

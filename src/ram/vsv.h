@@ -35,8 +35,10 @@ uint64_t vsv_stream_offset(uint64_t memory_bytes);
 uint64_t vsv_file_bytes(const struct vsv_header *header);
 
 void vsv_encode(const struct vsv_header *header, uint8_t bytes[static VSV_HEADER_BYTES]);
-/* ERR_CORRUPT names the field; ERR_UNSUPPORTED: a later version. Every value is within its range behind it. */
-bool vsv_decode(const uint8_t bytes[static VSV_HEADER_BYTES], struct vsv_header *ret_header, struct err *err) MUST_CHECK;
+/* ERR_CORRUPT names the field; ERR_UNSUPPORTED: a later version. Every value is within its range behind it.
+ */
+bool vsv_decode(const uint8_t bytes[static VSV_HEADER_BYTES], struct vsv_header *ret_header,
+                struct err *err) MUST_CHECK;
 
 /* Opens a .vsv and reads its header, naming path in errors; its size is right behind it. */
 bool vsv_open(const char *path, int *ret_fd, struct vsv_header *ret_header, struct err *err) MUST_CHECK;

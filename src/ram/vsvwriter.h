@@ -17,4 +17,5 @@ struct vsv_parts {
 };
 
 /* Writes all of it into an empty file, not synced. */
-bool vsv_write(int fd, const struct vsv_info *info, const struct vsv_parts *parts, struct err *err) MUST_CHECK;
+bool vsv_write(int fd, const struct vsv_info *info, const struct vsv_parts *parts,
+               struct err *err) MUST_CHECK;

@@ -63,8 +63,8 @@ static void damage_at_each_byte_of_vsv_is_found(void **state)
     AUTO_BUF struct buf vsv = BUF_INIT;
     fixture_read(fixture->vsv, &vsv);
     for (size_t i = 0; i < vsv.length; i++) {
-        bool is_padding = i >= VSV_HEADER_BYTES + vsv_table_bytes(F_MEMORY_BYTES) &&
-                          i < vsv_stream_offset(F_MEMORY_BYTES);
+        bool is_padding =
+            i >= VSV_HEADER_BYTES + vsv_table_bytes(F_MEMORY_BYTES) && i < vsv_stream_offset(F_MEMORY_BYTES);
         uint8_t damaged = (uint8_t)(vsv.data[i] ^ 1U << i % 8);
         struct err err = ERR_INIT;
         struct vsv_info info;
@@ -84,13 +84,13 @@ static void each_field_of_the_header_is_checked(void **state)
         size_t offset;
         uint8_t value;
         const char *text;
-    } cases[] = {{11, 2, "version 2"},       {11, 0, "version 0"},          {14, 0, "header size"},
-                 {23, 1, "memory_bytes"},    {16, 0x80, "memory_bytes"},    {26, 0, "page size"},
-                 {29, 0, "chunk size"},      {39, 1, "table offset"},       {47, 1, "table size"},
-                 {54, 0x30, "stream offset"}, {56, 1, "a stream of"},       {80, 'x', "GUID"},
-                 {117, 'x', "GUID"},         {120, 1, "version of QEMU"},   {151, 'x', "version of QEMU"},
-                 {152, 0, "machine"},        {215, 'x', "machine"},         {216, 1, "reserved"},
-                 {4087, 1, "reserved"},      {63, 1, "its header says"},    {0, 'b', "magic"},
+    } cases[] = {{11, 2, "version 2"},        {11, 0, "version 0"},        {14, 0, "header size"},
+                 {23, 1, "memory_bytes"},     {16, 0x80, "memory_bytes"},  {26, 0, "page size"},
+                 {29, 0, "chunk size"},       {39, 1, "table offset"},     {47, 1, "table size"},
+                 {54, 0x30, "stream offset"}, {56, 1, "a stream of"},      {80, 'x', "GUID"},
+                 {117, 'x', "GUID"},          {120, 1, "version of QEMU"}, {151, 'x', "version of QEMU"},
+                 {152, 0, "machine"},         {215, 'x', "machine"},       {216, 1, "reserved"},
+                 {4087, 1, "reserved"},       {63, 1, "its header says"},  {0, 'b', "magic"},
                  {20, 1, "table size"}};
     const struct save_fixture *fixture = *state;
     AUTO_BUF struct buf vsv = BUF_INIT;

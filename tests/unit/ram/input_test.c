@@ -37,7 +37,8 @@ static void *write_all(void *context)
     uint8_t piece[70000];
     bool hurried = false;
     for (uint64_t done = 0; done < writer->total;) {
-        size_t length = (size_t)min_u64(next_random(&writer->random) % sizeof(piece) + 1, writer->total - done);
+        size_t length =
+            (size_t)min_u64(next_random(&writer->random) % sizeof(piece) + 1, writer->total - done);
         if (!hurried && done >= writer->hurry_at) {
             input_hurry(writer->input);
             input_hurry(writer->input); /* the second time does nothing */

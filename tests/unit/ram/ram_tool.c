@@ -1,5 +1,6 @@
 /* The folder's functions as a command, for scripts that drive a real QEMU:
  *   ram_tool save FD BIN VSV MEMORY_BYTES    ram_tool load FD VSV
+ *   ram_tool hurry FD BIN VSV MEMORY_BYTES   the same as save, taken into memory first from the start
  *   ram_tool check VSV BIN                   ram_tool verify VSV BIN */
 #include "ram.h"
 
@@ -22,23 +23,36 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static int save(char **arguments)
+static int save_with(char **arguments, bool in_hurry)
 {
     struct err err = ERR_INIT;
     struct ram_save *save = NULL;
     struct ram_save_result result;
-    struct ram_save_options options = {.stream_fd = atoi(arguments[0]),
-                                       .bin_path = arguments[1],
-                                       .vsv_path = arguments[2],
-                                       .info = {.id = guid_new(),
-                                                .memory_bytes = strtoull(arguments[3], NULL, 10),
-                                                .qemu_version = "test"}};
-    if (!ram_save_start(&options, &save, &err) || !ram_save_finish(save, &result, &err))
+    struct ram_save_options options = {
+        .stream_fd = atoi(arguments[0]),
+        .bin_path = arguments[1],
+        .vsv_path = arguments[2],
+        .info = {.id = guid_new(), .memory_bytes = strtoull(arguments[3], NULL, 10), .qemu_version = "test"}};
+    if (!ram_save_start(&options, &save, &err))
+        return fail(&err);
+    if (in_hurry)
+        ram_save_hurry(save);
+    if (!ram_save_finish(save, &result, &err))
         return fail(&err);
     printf("{\"stream_bytes\": %" PRIu64 ", \"pages\": %" PRIu64 ", \"zero_pages\": %" PRIu64
            ", \"resent_pages\": %" PRIu64 ", \"state_bytes\": %" PRIu64 "}\n",
            result.stream_bytes, result.pages, result.zero_pages, result.resent_pages, result.state_bytes);
     return 0;
+}
+
+static int save(char **arguments)
+{
+    return save_with(arguments, false);
+}
+
+static int hurry(char **arguments)
+{
+    return save_with(arguments, true);
 }
 
 static int load(char **arguments)
@@ -76,7 +90,11 @@ int main(int count, char **arguments)
         const char *name;
         int count;
         int (*run)(char **arguments);
-    } verbs[] = {{"save", 4, save}, {"load", 2, load}, {"check", 2, check}, {"verify", 2, verify}};
+    } verbs[] = {{"save", 4, save},
+                 {"hurry", 4, hurry},
+                 {"load", 2, load},
+                 {"check", 2, check},
+                 {"verify", 2, verify}};
     for (size_t i = 0; count >= 2 && i < sizeof(verbs) / sizeof(verbs[0]); i++) {
         if (strcmp(arguments[1], verbs[i].name) == 0 && count == verbs[i].count + 2)
             return verbs[i].run(arguments + 2);

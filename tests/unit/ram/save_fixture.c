@@ -57,7 +57,8 @@ static void *feed_run(void *context)
     return NULL;
 }
 
-struct ram_save_options fixture_options(const struct save_fixture *fixture, int stream_fd, uint64_t memory_bytes)
+struct ram_save_options fixture_options(const struct save_fixture *fixture, int stream_fd,
+                                        uint64_t memory_bytes)
 {
     struct ram_save_options options = {.stream_fd = stream_fd,
                                        .bin_path = fixture->bin,

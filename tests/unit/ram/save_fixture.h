@@ -16,7 +16,8 @@ int fixture_teardown(void **state);
 /* Feeds a stream to a save from a thread, and finishes it. */
 bool fixture_save(const struct save_fixture *fixture, const struct buf *stream, uint64_t memory_bytes,
                   struct ram_save_result *ret_result, struct err *err);
-struct ram_save_options fixture_options(const struct save_fixture *fixture, int stream_fd, uint64_t memory_bytes);
+struct ram_save_options fixture_options(const struct save_fixture *fixture, int stream_fd,
+                                        uint64_t memory_bytes);
 void fixture_read(const char *path, struct buf *ret_bytes);
 void fixture_patch(const char *path, uint64_t offset, const void *bytes, size_t length);
 bool fixture_exists(const char *path);

@@ -7,8 +7,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -127,8 +127,8 @@ static void pages_sent_again_in_any_order_leave_the_last(void **state)
         fail_msg("%s", err.text);
 }
 
-static void expect_failure(struct save_fixture *fixture, const struct buf *in, uint64_t memory_bytes, enum err_code code,
-                           const char *text)
+static void expect_failure(struct save_fixture *fixture, const struct buf *in, uint64_t memory_bytes,
+                           enum err_code code, const char *text)
 {
     struct ram_save_result result;
     struct err err = ERR_INIT;
@@ -217,8 +217,8 @@ static void a_file_that_exists_is_left_alone(void **state)
 }
 
 /* What the file system refuses, as when it is full: a limit on the size of files stands for that. */
-static void refuse_with_limit(struct save_fixture *fixture, const struct buf *in, uint64_t memory_bytes, rlim_t limit,
-                              const char *path)
+static void refuse_with_limit(struct save_fixture *fixture, const struct buf *in, uint64_t memory_bytes,
+                              rlim_t limit, const char *path)
 {
     struct rlimit before, small;
     struct ram_save_result result;
@@ -255,7 +255,8 @@ static void files_that_cannot_grow_end_the_save(void **state)
     refuse_with_limit(fixture, &small, 4096, 65536, fixture->vsv);
 }
 
-static struct ram_save *start(struct save_fixture *fixture, int *ret_write_end, const struct progress *progress)
+static struct ram_save *start(struct save_fixture *fixture, int *ret_write_end,
+                              const struct progress *progress)
 {
     int ends[2];
     struct err err = ERR_INIT;

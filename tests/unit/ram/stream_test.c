@@ -483,10 +483,11 @@ static void records_of_other_kinds_are_refused(void **state)
     static const struct {
         uint64_t record;
         enum err_code code;
-    } records[] = {{0x01, ERR_CORRUPT},      {0x04, ERR_CORRUPT},       {0x0a, ERR_CORRUPT}, {0x30, ERR_CORRUPT},
-                   {0x1010, ERR_CORRUPT},    {0x400, ERR_CORRUPT},      {0x00, ERR_CORRUPT}, {0x20, ERR_CORRUPT},
-                   {0x40, ERR_UNSUPPORTED},  {0x80, ERR_UNSUPPORTED},   {0x60, ERR_UNSUPPORTED},
-                   {0x100, ERR_UNSUPPORTED}, {0x200, ERR_UNSUPPORTED}};
+    } records[] = {{0x01, ERR_CORRUPT},     {0x04, ERR_CORRUPT},     {0x0a, ERR_CORRUPT},
+                   {0x30, ERR_CORRUPT},     {0x1010, ERR_CORRUPT},   {0x400, ERR_CORRUPT},
+                   {0x00, ERR_CORRUPT},     {0x20, ERR_CORRUPT},     {0x40, ERR_UNSUPPORTED},
+                   {0x80, ERR_UNSUPPORTED}, {0x60, ERR_UNSUPPORTED}, {0x100, ERR_UNSUPPORTED},
+                   {0x200, ERR_UNSUPPORTED}};
     for (size_t i = 0; i < ARRAY_SIZE(records); i++) {
         AUTO_BUF struct buf in = BUF_INIT;
         w_open(&in, two_blocks, 2);

@@ -25,9 +25,9 @@ void w_config_part(struct buf *out, const char *name);
 void w_start_header(struct buf *out);
 /* The whole START section. count 0: ends behind the record MEM_SIZE of total bytes. */
 void w_start(struct buf *out, const struct w_block *blocks, unsigned count);
-void w_part(struct buf *out);    /* opens a PART section */
-void w_end(struct buf *out);     /* opens the END section */
-void w_eos(struct buf *out);     /* ends a section's records, and its footer */
+void w_part(struct buf *out); /* opens a PART section */
+void w_end(struct buf *out);  /* opens the END section */
+void w_eos(struct buf *out);  /* ends a section's records, and its footer */
 void w_footer(struct buf *out, uint32_t section);
 /* name NULL: CONTINUE. The page's bytes are made of its seed. */
 void w_page(struct buf *out, const char *name, uint64_t offset, unsigned seed);
