@@ -10,8 +10,8 @@ enum page_state { ABSENT, ZERO, DATA };
 struct small {
     char name[STREAM_NAME_MAX + 1];
     uint64_t bytes;  /* 0: not kept here */
-    uint8_t *pages;  /* mapped; only pages with content take memory */
-    uint8_t *states; /* enum page_state of each */
+    uint8_t *pages;  /* mapped, with states behind them; only what was written to takes memory */
+    uint8_t *states; /* enum page_state of each page */
 };
 
 struct smallblocks {
@@ -19,18 +19,20 @@ struct smallblocks {
     struct small *blocks;
 };
 
+static size_t map_bytes(uint64_t block_bytes)
+{
+    return block_bytes + block_bytes / STREAM_PAGE_BYTES;
+}
+
 static bool small_init(struct small *small, const struct stream_block *block, struct err *err)
 {
     memcpy(small->name, block->name, sizeof(small->name));
-    uint8_t *states = calloc(block->used_bytes / STREAM_PAGE_BYTES, 1);
-    if (!states)
-        return err_oom(err);
-    small->states = states;
-    void *pages = mmap(NULL, block->used_bytes, PROT_READ | PROT_WRITE,
+    void *pages = mmap(NULL, map_bytes(block->used_bytes), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED)
         return err_sys(err, errno, "memory for the block %.64s", block->name);
     small->pages = pages;
+    small->states = small->pages + block->used_bytes;
     small->bytes = block->used_bytes;
     return true;
 }
@@ -74,8 +76,7 @@ void smallblocks_free(struct smallblocks *small)
         return;
     for (unsigned i = 0; small->blocks && i < small->count; i++) {
         if (small->blocks[i].pages)
-            munmap(small->blocks[i].pages, small->blocks[i].bytes);
-        free(small->blocks[i].states);
+            munmap(small->blocks[i].pages, map_bytes(small->blocks[i].bytes));
     }
     free(small->blocks);
     free(small);
