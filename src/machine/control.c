@@ -204,7 +204,7 @@ bool machine_can_hold(const struct config *config)
 
 /* --- for saving and loading --- */
 
-static bool is_named(const char *const *names, const char *name)
+bool machine_is_named(const char *const *names, const char *name)
 {
     for (; *names; names++)
         if (strcmp(*names, name) == 0)
@@ -222,7 +222,7 @@ bool machine_set_capabilities(struct machine *machine, const char *const *on, st
     json_array_foreach(known, index, entry) {
         const char *name = json_string_value(json_object_get(entry, "capability"));
         if (name)
-            json_array_append_new(wanted, json_pack("{s:s, s:b}", "capability", name, "state", is_named(on, name)));
+            json_array_append_new(wanted, json_pack("{s:s, s:b}", "capability", name, "state", machine_is_named(on, name)));
     }
     json_decref(known);
     json_t *arguments = json_pack("{s:o}", "capabilities", wanted);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "config.h"
+#include "progress.h"
 #include "qmp.h"
 
 #include <sys/types.h>

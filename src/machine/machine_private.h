@@ -53,5 +53,6 @@ bool machine_execute(struct machine *machine, const char *command, json_t *argum
                      struct err *err) MUST_CHECK;
 /* Sets every capability that this QEMU knows: on for those that are named in on (NULL at the end), off for the rest. */
 bool machine_set_capabilities(struct machine *machine, const char *const *on, struct err *err) MUST_CHECK;
+bool machine_is_named(const char *const *names, const char *name); /* names: NULL at the end */
 /* Gives QEMU a descriptor under a name. fd stays the caller's. */
 bool machine_give_fd(struct machine *machine, int fd, const char *name, struct err *err) MUST_CHECK;

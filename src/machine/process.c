@@ -97,7 +97,8 @@ bool process_start(char *const *argv, int output_fd, const int *fds, size_t fd_c
     int all[FDS_MAX + 1], lifted[FDS_MAX + 1];
     if (fd_count > FDS_MAX)
         return err_set(err, ERR_INTERNAL, "too many descriptors for a process");
-    memcpy(all, fds, fd_count * sizeof(*fds));
+    for (size_t i = 0; i < fd_count; i++)
+        all[i] = fds[i];
     all[fd_count] = output_fd;
     if (!fds_lift(all, fd_count + 1, lifted, err))
         return false;

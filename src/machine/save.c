@@ -15,10 +15,10 @@
 
 #include "auto.h"
 #include "log.h"
-#include "progress.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -50,61 +50,13 @@ struct saving {
     enum phase phase;
     bool pre_switchover, completed, failed; /* what QEMU has said */
     int64_t stop_us;       /* of the last STOP; 0: none */
+    int64_t asked_stop_us; /* the last STOP whose reason was looked at */
     int64_t begin_ms, second_pass_ms;
     uint64_t passes;
     size_t limit;          /* index in limits */
     json_t *foreign;       /* events that are not ours: given back in the end */
+    size_t earlier;        /* the first of them are from before the save */
 };
-
-/* --- preparing --- */
-
-static bool set_limit(struct saving *saving)
-{
-    json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", BANDWIDTH_MAX, "downtime-limit",
-                                  (json_int_t)limits[saving->limit].limit_ms);
-    return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
-}
-
-/* Gives the pipe to QEMU and closes it here. */
-static bool give_pipe(struct saving *saving)
-{
-    AUTO_FD int fd = saving->save->stream_fd;
-    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES); /* fewer changes between QEMU and the reader; a refusal is harmless */
-    return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
-}
-
-static bool check_state(struct saving *saving)
-{
-    char state[32];
-    if (!machine_run_state(saving->machine, state, saving->err))
-        return false;
-    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0 || strcmp(state, "inmigrate") == 0)
-        return err_set(saving->err, ERR_STATE, "QEMU cannot save in the state %s", state);
-    saving->was_running = strcmp(state, "running") == 0;
-    return true;
-}
-
-static bool begin(struct saving *saving)
-{
-    static const char *const on[] = {"events", "pause-before-switchover", NULL};
-    struct err ignored = ERR_INIT;
-    bool ready = check_state(saving) && machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
-    if (!ready) {
-        close(saving->save->stream_fd);
-        return false;
-    }
-    if (!give_pipe(saving))
-        return false;
-    saving->begin_ms = clock_ms();
-    if (machine_execute(saving->machine, "migrate", json_pack("{s:s}", "uri", "fd:" SAVE_FD_NAME), -1, NULL,
-                        saving->err))
-        return true;
-    /* Refused: the reader must see the end all the same. Where QEMU has used the descriptor up there is none to close. */
-    json_t *name = json_pack("{s:s}", "fdname", SAVE_FD_NAME);
-    if (!qmp_execute(saving->machine->qmp, "closefd", name, -1, NULL, &ignored))
-        log_debug("%s", ignored.text);
-    return false;
-}
 
 /* --- listening --- */
 
@@ -152,11 +104,11 @@ static void hear(struct saving *saving, json_t *event)
     json_decref(event);
 }
 
-/* Waits for one event at most LOOK_MS, and hears all that came. */
-static bool listen_once(struct saving *saving)
+/* Waits for one event at most so long, and hears all that came. */
+static bool listen_once(struct saving *saving, int wait_ms)
 {
     json_t *event = NULL;
-    for (int wait_ms = LOOK_MS;; wait_ms = 0) {
+    for (;; wait_ms = 0) {
         if (!qmp_next_event(saving->machine->qmp, wait_ms, &event, saving->err))
             return false;
         if (!event)
@@ -164,6 +116,71 @@ static bool listen_once(struct saving *saving)
         hear(saving, event);
     }
 }
+
+/* --- preparing --- */
+
+static bool set_limit(struct saving *saving)
+{
+    json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", BANDWIDTH_MAX, "downtime-limit",
+                                  (json_int_t)limits[saving->limit].limit_ms);
+    return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
+}
+
+/* Gives the pipe to QEMU and closes it here. */
+static bool give_pipe(struct saving *saving)
+{
+    AUTO_FD int fd = saving->save->stream_fd;
+    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES); /* fewer changes between QEMU and the reader; a refusal is harmless */
+    return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
+}
+
+static bool check_state(struct saving *saving)
+{
+    char state[32];
+    if (!machine_run_state(saving->machine, state, saving->err))
+        return false;
+    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0 || strcmp(state, "inmigrate") == 0)
+        return err_set(saving->err, ERR_STATE, "QEMU cannot save in the state %s", state);
+    saving->was_running = strcmp(state, "running") == 0;
+    return true;
+}
+
+/* Nothing that an earlier save left in the queue may be taken for news of this one. */
+static bool forget_earlier(struct saving *saving)
+{
+    if (!listen_once(saving, 0))
+        return false;
+    saving->failed = saving->completed = saving->pre_switchover = saving->guest_stopped = false;
+    saving->passes = 0;
+    saving->stop_us = 0;
+    saving->earlier = json_array_size(saving->foreign);
+    return true;
+}
+
+static bool begin(struct saving *saving)
+{
+    static const char *const on[] = {"events", "pause-before-switchover", NULL};
+    struct err ignored = ERR_INIT;
+    bool ready = forget_earlier(saving) && check_state(saving) &&
+                 machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
+    if (!ready) {
+        close(saving->save->stream_fd);
+        return false;
+    }
+    if (!give_pipe(saving))
+        return false;
+    saving->begin_ms = clock_ms();
+    if (machine_execute(saving->machine, "migrate", json_pack("{s:s}", "uri", "fd:" SAVE_FD_NAME), -1, NULL,
+                        saving->err))
+        return true;
+    /* Refused: the reader must see the end all the same. Where QEMU has used the descriptor up there is none to close. */
+    json_t *name = json_pack("{s:s}", "fdname", SAVE_FD_NAME);
+    if (!qmp_execute(saving->machine->qmp, "closefd", name, -1, NULL, &ignored))
+        log_debug("%s", ignored.text);
+    return false;
+}
+
+/* --- the way through --- */
 
 /* Is somebody against going on? */
 static bool check_others(struct saving *saving)
@@ -190,14 +207,11 @@ static bool check_convergence(struct saving *saving)
     return set_limit(saving);
 }
 
-/* --- the way through --- */
-
-/* A guest that stopped by itself before the migration stopped it is in a state of its own name at its STOP. */
-static bool check_own_stop(struct saving *saving, int64_t known_stop_us)
+/* A STOP that the instant does not follow at once is the guest's own: it is then in a state of its own name. */
+static bool check_own_stop(struct saving *saving)
 {
     char state[32];
-    if (saving->stop_us == known_stop_us || saving->pre_switchover || !saving->was_running)
-        return true;
+    saving->asked_stop_us = saving->stop_us;
     if (!machine_run_state(saving->machine, state, saving->err))
         return false;
     if (strcmp(state, "running") != 0 && strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0)
@@ -208,9 +222,12 @@ static bool check_own_stop(struct saving *saving, int64_t known_stop_us)
 static bool copy(struct saving *saving)
 {
     while (!saving->pre_switchover) {
-        int64_t known_stop_us = saving->stop_us;
-        if (!listen_once(saving) || !check_others(saving) || !check_own_stop(saving, known_stop_us) ||
-            !check_convergence(saving))
+        bool stopped_before = saving->was_running && saving->stop_us != saving->asked_stop_us;
+        if (!listen_once(saving, LOOK_MS) || !check_others(saving))
+            return false;
+        if (stopped_before && !saving->pre_switchover && !check_own_stop(saving))
+            return false;
+        if (!check_convergence(saving))
             return false;
     }
     return true;
@@ -224,7 +241,7 @@ static bool finish_stream(struct saving *saving)
                          saving->err))
         return false;
     while (!saving->completed)
-        if (!listen_once(saving) || !check_others(saving))
+        if (!listen_once(saving, LOOK_MS) || !check_others(saving))
             return false;
     saving->phase = PHASE_DONE;
     return true;
@@ -247,31 +264,40 @@ static bool resume(struct machine *machine, struct err *err)
 
 /* --- when it failed --- */
 
-/* Is the migration over, whatever became of it? */
-static bool migration_is_over(struct machine *machine, bool *ret_over, struct err *err)
+static bool migration_status(struct machine *machine, char status[static 32], struct err *err)
 {
-    static const char *const over[] = {"none", "completed", "failed", "cancelled"};
     json_t *value = NULL;
     if (!machine_execute(machine, "query-migrate", NULL, -1, &value, err))
         return false;
-    const char *status = json_string_value(json_object_get(value, "status"));
-    *ret_over = !status;
-    for (size_t i = 0; status && i < ARRAY_SIZE(over); i++)
-        *ret_over |= strcmp(status, over[i]) == 0;
+    const char *text = json_string_value(json_object_get(value, "status"));
+    snprintf(status, 32, "%s", text ? text : "none");
     json_decref(value);
     return true;
 }
 
+static bool is_over(const char *status)
+{
+    static const char *const over[] = {"none", "completed", "failed", "cancelled", NULL};
+    return machine_is_named(over, status);
+}
+
+/* Cancels, and waits until the migration is over, whatever became of it. A cancellation that comes just as the processors
+ * have been stopped is overlooked by QEMU's migration thread (seen with 7.2): "cancelling", it waits for migrate-continue
+ * for ever. So that is given, which does no harm to one that does not wait. */
 static bool cancel(struct machine *machine, struct err *err)
 {
     if (!machine_execute(machine, "migrate_cancel", NULL, -1, NULL, err))
         return false;
     for (int64_t deadline_ms = clock_ms() + END_LIMIT_MS;;) {
-        bool over;
-        if (!migration_is_over(machine, &over, err))
+        char status[32];
+        struct err ignored = ERR_INIT;
+        if (!migration_status(machine, status, err))
             return false;
-        if (over)
+        if (is_over(status))
             return true;
+        if (strcmp(status, "cancelling") == 0 &&
+            !qmp_execute(machine->qmp, "migrate-continue", json_pack("{s:s}", "state", status), -1, NULL, &ignored))
+            log_debug("%s", ignored.text); /* it has just ended */
         if (clock_ms() > deadline_ms)
             return err_set(err, ERR_TIMEOUT, "QEMU does not end a cancelled save");
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -297,10 +323,14 @@ static bool set_run_state_right(struct saving *saving, struct err *err)
 /* Keeps the first error; one more on the way back is told behind it. */
 static bool roll_back(struct saving *saving)
 {
-    struct err second = ERR_INIT;
-    if (!cancel(saving->machine, &second) || !set_run_state_right(saving, &second)) {
-        struct err first = *saving->err;
-        err_set_text(saving->err, first.code, first.sys, "%.300s; then: %.150s", first.text, second.text);
+    struct err second = ERR_INIT, *err = saving->err;
+    struct err first = *saving->err;
+    saving->err = &second;
+    bool right = cancel(saving->machine, &second) && set_run_state_right(saving, &second) && listen_once(saving, 0);
+    saving->err = err;
+    *err = first;
+    if (!right) {
+        err_set_text(err, first.code, first.sys, "%.300s; then: %.150s", first.text, second.text);
     }
     return false;
 }
@@ -314,8 +344,9 @@ static uint64_t pause_measure(struct saving *saving)
     json_t *event;
     size_t index;
     int64_t resume_us = 0, at_us;
-    if (!listen_once(saving))
-        saving->err = &ignored;
+    saving->err = &ignored; /* the save is good; if the monitor breaks now the next command will tell */
+    if (!listen_once(saving, 0))
+        return 0;
     json_array_foreach(saving->foreign, index, event)
         if (strcmp(qmp_event_name(event, &at_us), "RESUME") == 0)
             resume_us = at_us;
@@ -340,7 +371,7 @@ static bool run(struct saving *saving, struct machine_save_result *result)
 /* Takes the STOP and RESUME of the save itself out of the events that are given back. */
 static void forget_own_pause(struct saving *saving)
 {
-    for (size_t i = json_array_size(saving->foreign); i-- > 0 && !saving->guest_stopped;) {
+    for (size_t i = json_array_size(saving->foreign); i-- > saving->earlier && !saving->guest_stopped;) {
         const char *name = qmp_event_name(json_array_get(saving->foreign, i), NULL);
         if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
             json_array_remove(saving->foreign, i);
