@@ -8,3 +8,8 @@
 #include "cli.h"
 
 int cmd_disk(int argc, char **argv);
+int cmd_disk_check(int argc, char **argv);
+int cmd_disk_create(int argc, char **argv);
+int cmd_disk_info(int argc, char **argv);
+int cmd_disk_map(int argc, char **argv);
+int cmd_disk_serve(int argc, char **argv);

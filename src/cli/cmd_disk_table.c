@@ -2,7 +2,15 @@
 #include "cli_disk.h"
 
 /* {name, action, usage, summary}; the order is that of the help. */
-static const struct cli_command COMMANDS[] = {};
+static const struct cli_command COMMANDS[] = {
+    {"create", cmd_disk_create, "FILE --size SIZE [--fixed] [--block-size SIZE] | FILE --parent FILE [--size SIZE]",
+     "make an empty virtual disk"},
+    {"info", cmd_disk_info, "FILE [--json]", "what a virtual disk is, with the chain of files below it"},
+    {"map", cmd_disk_map, "FILE [--json]", "which file holds which bytes of a virtual disk"},
+    {"check", cmd_disk_check, "FILE [--json]", "look for damage in a virtual disk and the files below it"},
+    {"serve", cmd_disk_serve, "FILE [--socket PATH] [--name NAME] [--writable] [--json]",
+     "serve a chain to other tools over NBD"},
+};
 
 int cmd_disk(int argc, char **argv)
 {

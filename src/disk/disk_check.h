@@ -1,0 +1,28 @@
+/* Looking at a chain as a whole, for the disk tools. */
+#pragma once
+
+#include "disk.h"
+
+enum disk_fault_kind {
+    DISK_FAULT_FOOTER,   /* the footer at the end is missing or damaged: repaired when next opened for writing */
+    DISK_FAULT_COPY,     /* the copy of the footer is damaged or differs */
+    DISK_FAULT_OVERLAP,  /* two blocks, or a block and a locator, share space in the file */
+    DISK_FAULT_OUTSIDE,  /* a BAT entry points where no block can be */
+    DISK_FAULT_BITMAP,   /* a bitmap cannot be read */
+    DISK_FAULT_STRAY,    /* sectors that the bitmap of a dynamic image says were never written hold data */
+    DISK_FAULT_TIME,     /* the parent's time stamp differs: copies and some programs change it */
+};
+
+struct disk_fault {
+    enum disk_fault_kind kind;
+    bool harmless;    /* nothing is lost or read wrongly by it */
+    const char *path; /* of the image; borrowed for the call, as is: */
+    const char *text;
+};
+
+/* Checks every layer of the chain, read-only, and calls report for each fault. True if it could look at everything that
+ * it must; faults are no failure. What keeps the chain from being opened (a footer beyond help, a parent that is missing
+ * or another) is the error. */
+typedef void disk_fault_fn(void *context, const struct disk_fault *fault);
+bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report, void *context,
+                const struct progress *progress, struct err *err) MUST_CHECK;
