@@ -18,7 +18,7 @@ static unsigned seeds_per_call(void)
     const char *text = getenv("BOUGH_TEST_SEEDS");
     unsigned seeds = text ? (unsigned)strtoul(text, NULL, 10) : 0;
 
-    return seeds ? seeds : 3;
+    return seeds ? seeds : 6;
 }
 
 /* --- the VM that each operation is done to ---
@@ -335,25 +335,29 @@ static bool cut_at(const struct operation *operation, uint64_t nth, uint64_t see
     struct sealed sealed = {0};
     struct err err;
     char where[128];
+    struct random random = {seed};
+    bool is_done_anyway = random_below(&random, 2);
+    uint64_t kind = random_below(&random, 3);
 
     snprintf(where, sizeof where, "%s, call %llu, seed %llu", operation->name, (unsigned long long)nth,
              (unsigned long long)seed);
     operation->build(&place);
     struct store *store = place_open(&place);
     sealed_take(&place, store, &sealed);
-    io_failing_set(
-        place.failing,
-        (struct io_fault){
-            .calls = IO_CALLS_CHANGES, .nth = nth, .errnum = EIO, .done_anyway = seed & 1, .forever = true});
+    io_failing_set(place.failing, (struct io_fault){.calls = IO_CALLS_CHANGES,
+                                                    .nth = nth,
+                                                    .errnum = EIO,
+                                                    .done_anyway = is_done_anyway,
+                                                    .forever = true});
     bool ok = operation->run(&place, store, &err);
     bool struck = io_failing_struck(place.failing);
     store_close(store);
     io_failing_set(place.failing, (struct io_fault){0});
     /* Now and then only the process dies, somebody recovers, and then the power goes. */
-    if (seed % 3 == 1)
+    if (kind == 1)
         store_close(place_open(&place));
     io_memory_crash(place.memory, seed);
-    if (seed % 3 == 2)
+    if (kind == 2)
         recover_twice(&place, seed);
     store = place_open(&place);
     assert_whole(place.plain, store, where);
