@@ -18,7 +18,8 @@ struct args {
 static const struct cli_option OPTIONS[] = {
     {"socket", CLI_TEXT, offsetof(struct args, socket), "PATH",
      "where to listen; without it in a new directory under $TMPDIR"},
-    {"name", CLI_TEXT, offsetof(struct args, name), "NAME", "the export's name; without it any name is served"},
+    {"name", CLI_TEXT, offsetof(struct args, name), "NAME",
+     "the export's name; without it any name is served"},
     {"writable", CLI_FLAG, offsetof(struct args, writable), NULL,
      "let clients write to FILE: nobody else may use it or have it as a parent"},
     CLI_JSON(struct args),
@@ -85,9 +86,9 @@ static int announce(const struct args *args, const char *socket_path, uint64_t s
     if (!uri)
         return 1;
     if (args->json) {
-        json_auto_t *value = json_pack("{s:s, s:o, s:o, s:I, s:b}", "uri", uri, "socket", json_from_text(socket_path),
-                                       "name", json_from_text(name), "size_bytes", (json_int_t)size_bytes,
-                                       "read_only", !args->writable);
+        json_auto_t *value = json_pack("{s:s, s:o, s:o, s:I, s:b}", "uri", uri, "socket",
+                                       json_from_text(socket_path), "name", json_from_text(name),
+                                       "size_bytes", (json_int_t)size_bytes, "read_only", !args->writable);
         status = output_json(value);
     } else {
         puts(uri);
@@ -107,8 +108,9 @@ static void ending_signals(sigset_t *set)
 static int serve(const struct args *args, const char *file, const char *socket_path)
 {
     struct disk_options disk_options = {.io = &io_real, .writable = args->writable};
-    struct engine_options options = {
-        .socket_path = socket_path, .export_name = args->name ? args->name : "", .read_only = !args->writable};
+    struct engine_options options = {.socket_path = socket_path,
+                                     .export_name = args->name ? args->name : "",
+                                     .read_only = !args->writable};
     struct err err = ERR_INIT;
     struct engine *engine;
     struct disk *disk;
@@ -119,7 +121,8 @@ static int serve(const struct args *args, const char *file, const char *socket_p
         return cli_fail(file, &err);
     uint64_t size_bytes = disk_size_bytes(disk);
     ending_signals(&signals);
-    sigprocmask(SIG_BLOCK, &signals, NULL); /* before the socket is there: from then on an end is an orderly one */
+    sigprocmask(SIG_BLOCK, &signals,
+                NULL); /* before the socket is there: from then on an end is an orderly one */
     if (!engine_start(disk, &options, &engine, &err))
         return cli_fail(file, &err);
     int status = announce(args, socket_path, size_bytes);

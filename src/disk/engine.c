@@ -14,7 +14,14 @@
 /* A flush makes all sealed layers clean; writes on the way to them may ask for another. */
 #define FLUSH_ROUNDS 8
 
-enum message_kind { MESSAGE_PREPARE, MESSAGE_SWITCH, MESSAGE_FLUSH, MESSAGE_STATUS, MESSAGE_STOP, MESSAGE_ABANDON };
+enum message_kind {
+    MESSAGE_PREPARE,
+    MESSAGE_SWITCH,
+    MESSAGE_FLUSH,
+    MESSAGE_STATUS,
+    MESSAGE_STOP,
+    MESSAGE_ABANDON
+};
 
 /* On the stack of the thread that waits for the answer. */
 struct message {
@@ -136,8 +143,8 @@ static void flush_done(struct request *request, int errnum)
     } else if (++message->flush_rounds < FLUSH_ROUNDS) {
         core_submit(&engine->core, request);
     } else {
-        message_answer(message, err_set(message->err, ERR_INTERNAL, "a sealed layer stays unsaved after %d flushes",
-                                        FLUSH_ROUNDS));
+        message_answer(message, err_set(message->err, ERR_INTERNAL,
+                                        "a sealed layer stays unsaved after %d flushes", FLUSH_ROUNDS));
     }
 }
 
@@ -223,7 +230,8 @@ static void wake_watch(struct engine *engine)
 
 static bool is_over(const struct engine *engine)
 {
-    return engine->stopping && !engine->waking && nbd_server_is_idle(engine->server) && core_is_idle(&engine->core);
+    return engine->stopping && !engine->waking && nbd_server_is_idle(engine->server) &&
+           core_is_idle(&engine->core);
 }
 
 static bool thread_start(struct engine *engine, struct err *err)
@@ -339,7 +347,8 @@ static bool engine_launch(struct engine *engine, const char *socket_path, struct
     return false;
 }
 
-bool engine_start(struct disk *disk, const struct engine_options *options, struct engine **ret_engine, struct err *err)
+bool engine_start(struct disk *disk, const struct engine_options *options, struct engine **ret_engine,
+                  struct err *err)
 {
     AUTO_DISK struct disk *owned = disk;
     AUTO(auto_engine_free) struct engine *engine = engine_new(disk, options);

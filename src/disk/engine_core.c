@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* A slice of zeroing between two looks at everything else. */
-#define ZERO_SLICE_BYTES (64U << 20)
+#define ZERO_SLICE_BYTES  (64U << 20)
 #define ZERO_BUFFER_BYTES (256U << 10)
 
 static const uint8_t ZEROS[ZERO_BUFFER_BYTES];
@@ -116,7 +116,8 @@ static void round_start(struct request *request, const struct disk_piece *pieces
                       (uint8_t *)(uintptr_t)bytes, pieces[i].length);
         } else {
             request->pieces_left++;
-            ring_write(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset, bytes, pieces[i].length);
+            ring_write(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset, bytes,
+                       pieces[i].length);
         }
         bytes += pieces[i].length;
     }
@@ -268,8 +269,8 @@ void core_turn(struct core *core)
 
 bool core_is_busy(const struct core *core)
 {
-    return core->zeroing.first || core->finished.first || (core->flush.waiting.first && !core->flush.running) ||
-           (core->switched && core->at_work == 0);
+    return core->zeroing.first || core->finished.first ||
+           (core->flush.waiting.first && !core->flush.running) || (core->switched && core->at_work == 0);
 }
 
 bool core_is_idle(const struct core *core)

@@ -2,14 +2,15 @@
  *
  * core_submit() takes a request; its done() is called from a later core_turn(). The loop of the thread is
  *     ring_wait(ring, !core_is_busy(core)); core_turn(core);
- * Reads and writes are mapped by the disk and done by the ring in rounds of a few pieces; zeroing goes on slice by
- * slice, one a turn; flushes are gathered: all that wait share one, and those that come while one runs share the
- * next, since it may have begun before the writes that they stand for had ended.
+ * Reads and writes are mapped by the disk and done by the ring in rounds of a few pieces; zeroing goes on
+ * slice by slice, one a turn; flushes are gathered: all that wait share one, and those that come while one
+ * runs share the next, since it may have begun before the writes that they stand for had ended.
  *
- *   new ──> [held, while a switch waits] ──> at work ──> (fua, flush: waits for a flush) ──> finished ──> done()
+ *   new ──> [held, while a switch waits] ──> at work ──> (fua, flush: waits for a flush) ──> finished ──>
+ * done()
  *
- * A switch of the top waits until nothing is at work. It does not wait for flushes: a flush that runs belongs to the
- * layer that was the top when it began, and goes on. */
+ * A switch of the top waits until nothing is at work. It does not wait for flushes: a flush that runs belongs
+ * to the layer that was the top when it began, and goes on. */
 #pragma once
 
 #include "disk.h"
@@ -36,20 +37,20 @@ struct request_piece {
 struct request {
     /* Set by the caller. Memory is the caller's until done(). */
     enum request_kind kind;
-    bool fua;          /* durable before done(): not for reads */
-    uint64_t offset;   /* bytes, multiples of 512 inside the disk; ignored for a flush */
+    bool fua;        /* durable before done(): not for reads */
+    uint64_t offset; /* bytes, multiples of 512 inside the disk; ignored for a flush */
     uint64_t length;
-    uint8_t *bytes;    /* of a read or a write */
+    uint8_t *bytes;                                    /* of a read or a write */
     void (*done)(struct request *request, int errnum); /* 0 or an errno; request may be used anew in it */
 
-    bool holes_only;   /* after a read: it was all zeros, and found without looking at data */
+    bool holes_only; /* after a read: it was all zeros, and found without looking at data */
 
     /* The rest belongs to the core. */
     struct core *core;
     int errnum;
-    uint64_t moved;         /* of length, by earlier rounds */
-    uint64_t round_length;  /* of the round at work */
-    unsigned pieces_left;   /* of the round */
+    uint64_t moved;        /* of length, by earlier rounds */
+    uint64_t round_length; /* of the round at work */
+    unsigned pieces_left;  /* of the round */
     struct request *next;
     struct request_piece pieces[REQUEST_PIECES];
 };
@@ -64,13 +65,13 @@ struct request *request_list_take(struct request_list *list); /* the first, or N
 struct core_flush {
     struct disk_flush *running; /* NULL: none */
     enum { FLUSH_SYNC_FIRST, FLUSH_WRITE, FLUSH_SYNC_LAST } stage;
-    size_t index;            /* into the stage's array */
+    size_t index; /* into the stage's array */
     struct ring_op op;
     struct err failure;
     bool sync_failed;
-    uint64_t covered_bytes;       /* of core->dirty_bytes */
-    struct request_list covered;  /* end with the running one */
-    struct request_list waiting;  /* for the next one */
+    uint64_t covered_bytes;      /* of core->dirty_bytes */
+    struct request_list covered; /* end with the running one */
+    struct request_list waiting; /* for the next one */
 };
 
 struct core_counters {
@@ -84,8 +85,8 @@ struct core {
     size_t at_work; /* requests that read or write now */
     struct request_list held, zeroing, finished;
     struct core_flush flush;
-    struct disk_next_top *next_top;              /* prepared; owned */
-    void (*switched)(void *context);             /* set: a switch is wanted */
+    struct disk_next_top *next_top;  /* prepared; owned */
+    void (*switched)(void *context); /* set: a switch is wanted */
     void *switched_context;
     struct core_counters counters;
     uint64_t dirty_bytes;
@@ -102,8 +103,8 @@ void core_turn(struct core *core);
 bool core_is_busy(const struct core *core);
 /* Nothing is held, at work, flushing or unreported. */
 bool core_is_idle(const struct core *core);
-/* At an instant with no request at work, the prepared top takes over; then switched(context) is called, once. New
- * requests are held until then. One switch at a time. */
+/* At an instant with no request at work, the prepared top takes over; then switched(context) is called, once.
+ * New requests are held until then. One switch at a time. */
 void core_switch_top(struct core *core, void (*switched)(void *context), void *context);
 
 /* --- between engine_core.c and engine_flush.c --- */

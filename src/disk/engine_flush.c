@@ -1,4 +1,5 @@
-/* Flushes of the core: the stages of a disk_flush by the ring, one flush at a time, shared by all who wait. */
+/* Flushes of the core: the stages of a disk_flush by the ring, one flush at a time, shared by all who wait.
+ */
 #include "engine_core.h"
 #include "log.h"
 
@@ -18,7 +19,8 @@ static void flush_end(struct core *core, bool failed)
 {
     struct core_flush *flush = &core->flush;
 
-    disk_flush_end(core->disk, TAKE(flush->running), failed ? &flush->failure : NULL, failed && flush->sync_failed);
+    disk_flush_end(core->disk, TAKE(flush->running), failed ? &flush->failure : NULL,
+                   failed && flush->sync_failed);
     if (!failed)
         core->dirty_bytes -= flush->covered_bytes;
     else

@@ -7,7 +7,7 @@ static unsigned class_of(size_t length)
     unsigned class = 0;
 
     while (((size_t)POOL_SMALLEST_BYTES << class) < length)
-        class++;
+        class ++;
     return class;
 }
 
@@ -47,7 +47,7 @@ void pool_put(struct pool *pool, void *bytes, size_t length)
 
 void pool_done(struct pool *pool)
 {
-    for (unsigned class = 0; class < POOL_CLASSES; class++)
+    for (unsigned class = 0; class < POOL_CLASSES; class ++)
         while (pool->free[class]) {
             struct pool_free *first = pool->free[class];
             pool->free[class] = first->next;

@@ -1,14 +1,14 @@
-/* Buffers for requests, by powers of two from 4 KiB to 32 MiB. Given back ones are kept for the next, up to a limit,
- * so that the hot path allocates nothing. One thread. */
+/* Buffers for requests, by powers of two from 4 KiB to 32 MiB. Given back ones are kept for the next, up to a
+ * limit, so that the hot path allocates nothing. One thread. */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define POOL_SMALLEST_BYTES  4096U
-#define POOL_LARGEST_BYTES   (32U << 20)
-#define POOL_CLASSES         14U
-#define POOL_KEEP_BYTES      (16U << 20) /* of free buffers, over all classes */
+#define POOL_SMALLEST_BYTES 4096U
+#define POOL_LARGEST_BYTES  (32U << 20)
+#define POOL_CLASSES        14U
+#define POOL_KEEP_BYTES     (16U << 20) /* of free buffers, over all classes */
 
 struct pool_free {
     struct pool_free *next;

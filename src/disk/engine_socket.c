@@ -38,7 +38,8 @@ bool engine_socket_listen(const char *path, struct engine_socket *ret_socket, st
     AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_sys(err, errno, "socket for %s", path);
-    /* Linux gives the file the mode of the socket, less the umask: no instant at which others could connect. */
+    /* Linux gives the file the mode of the socket, less the umask: no instant at which others could connect.
+     */
     if (fchmod(fd, 0600) != 0)
         return err_sys(err, errno, "socket for %s", path);
     if (!old_socket_remove(path, err))

@@ -11,8 +11,8 @@ struct engine_socket {
     uint64_t device, inode; /* of the socket file that we made */
 };
 
-/* Mode 0600 from its first instant. An old socket in its place is replaced; anything else there is ERR_EXISTS. A path
- * of more than 107 bytes is ERR_INVALID. */
+/* Mode 0600 from its first instant. An old socket in its place is replaced; anything else there is
+ * ERR_EXISTS. A path of more than 107 bytes is ERR_INVALID. */
 bool engine_socket_listen(const char *path, struct engine_socket *ret_socket, struct err *err) MUST_CHECK;
 /* Closes it, and removes the file if it is still ours. */
 void engine_socket_close(struct engine_socket *sock);

@@ -5,9 +5,9 @@
  *              client  0 u32 client flags
  *   option     client  0 IHAVEOPT  8 u32 option  12 u32 length  16 data
  *   reply      server  0 OPTION_REPLY_MAGIC  8 u32 option  12 u32 type  16 u32 length  20 data
- *   request    client  0 u32 magic  4 u16 flags  6 u16 type  8 u64 cookie  16 u64 offset  24 u32 length  28 data
- *   simple     server  0 u32 magic  4 u32 error  8 u64 cookie  16 data
- *   chunk      server  0 u32 magic  4 u16 flags  6 u16 type  8 u64 cookie  16 u32 length  20 payload */
+ *   request    client  0 u32 magic  4 u16 flags  6 u16 type  8 u64 cookie  16 u64 offset  24 u32 length  28
+ * data simple     server  0 u32 magic  4 u32 error  8 u64 cookie  16 data chunk      server  0 u32 magic  4
+ * u16 flags  6 u16 type  8 u64 cookie  16 u32 length  20 payload */
 #pragma once
 
 #include <stdbool.h>
@@ -146,6 +146,7 @@ bool nbd_option_decode(const uint8_t bytes[static NBD_OPTION_BYTES], struct nbd_
 #define NBD_OPTION_REPLY_BYTES 20U
 size_t nbd_option_reply_encode(uint8_t *bytes, uint32_t option, uint32_t type, uint32_t length);
 
-/* A counted string inside option data: u32 length, bytes. Moves *position behind it; false if it does not fit. */
+/* A counted string inside option data: u32 length, bytes. Moves *position behind it; false if it does not
+ * fit. */
 bool nbd_string_decode(const uint8_t *data, size_t length, size_t *position, const uint8_t **ret_string,
                        uint32_t *ret_length);

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A payload with at least this much to come is received where it belongs; less comes through the input buffer,
- * together with the requests behind it. */
+/* A payload with at least this much to come is received where it belongs; less comes through the input
+ * buffer, together with the requests behind it. */
 #define DIRECT_BYTES (32U << 10)
 
 _Static_assert(CONN_INPUT_BYTES >= NBD_OPTION_BYTES + NBD_MAX_OPTION_DATA, "an option fits into the input");
@@ -112,7 +112,8 @@ static void transmission_begin(struct nbd_conn *conn)
     };
 }
 
-/* One option at a time, the next when its answer has been sent: a client that only asks gets no memory of ours. */
+/* One option at a time, the next when its answer has been sent: a client that only asks gets no memory of
+ * ours. */
 static enum parse_result handshake_parse(struct nbd_conn *conn)
 {
     size_t used;

@@ -1,15 +1,15 @@
 /* One connection of the NBD server. Private to nbd_server.c, nbd_conn.c and nbd_transmission.c.
  *
- * Events (bytes came, bytes were sent, a request has finished) only note what happened and put the connection on
- * the server's list; conn_turn() then does what has become possible. Input is read while there is room for what it
- * asks: a free slot, and buffers within the connection's share; else it waits in the socket. */
+ * Events (bytes came, bytes were sent, a request has finished) only note what happened and put the connection
+ * on the server's list; conn_turn() then does what has become possible. Input is read while there is room for
+ * what it asks: a free slot, and buffers within the connection's share; else it waits in the socket. */
 #pragma once
 
 #include "engine_pool.h"
 #include "nbd_server.h"
 
-#define CONN_SLOTS        64U
-#define CONN_INPUT_BYTES  (128U << 10)
+#define CONN_SLOTS       64U
+#define CONN_INPUT_BYTES (128U << 10)
 /* Buffers of one connection; one request always has its turn. */
 #define CONN_BUFFER_BYTES (64U << 20)
 #define CONN_VECTOR       128U

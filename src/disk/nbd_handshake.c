@@ -19,7 +19,8 @@ static bool reply(const struct option *option, uint32_t type, const void *data, 
     uint8_t header[NBD_OPTION_REPLY_BYTES];
     size_t header_length = nbd_option_reply_encode(header, option->number, type, (uint32_t)length);
 
-    return buf_append(option->out, header, header_length) && (length == 0 || buf_append(option->out, data, length));
+    return buf_append(option->out, header, header_length) &&
+           (length == 0 || buf_append(option->out, data, length));
 }
 
 static enum nbd_step more_if(bool ok)
@@ -111,8 +112,8 @@ static bool reply_info_name(const struct option *option)
            reply(option, NBD_REP_INFO, info.data, info.length);
 }
 
-/* INFO and GO: u32 name length, name, u16 count, count times u16 kind. The block size is told always: QEMU asks, and
- * others may learn it. A kind is answered once, however often it is asked for. */
+/* INFO and GO: u32 name length, name, u16 count, count times u16 kind. The block size is told always: QEMU
+ * asks, and others may learn it. A kind is answered once, however often it is asked for. */
 static enum nbd_step option_info(const struct option *option)
 {
     struct nbd_handshake *handshake = option->handshake;

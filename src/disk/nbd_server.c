@@ -7,8 +7,8 @@
 
 static void listener_watch(struct nbd_server *server);
 
-bool nbd_server_new(struct core *core, const struct nbd_export *export, int listen_fd, struct nbd_server **ret_server,
-                    struct err *err)
+bool nbd_server_new(struct core *core, const struct nbd_export *export, int listen_fd,
+                    struct nbd_server **ret_server, struct err *err)
 {
     struct nbd_server *server = calloc(1, sizeof *server);
 
@@ -44,8 +44,8 @@ bool nbd_server_adopt(struct nbd_server *server, int fd, struct err *err)
     return true;
 }
 
-/* False: nobody waits any more, or it failed: out of descriptors or memory. Then the listener rests, since it would
- * tell the same again at once, until nbd_server_listen_again() or until a client leaves. */
+/* False: nobody waits any more, or it failed: out of descriptors or memory. Then the listener rests, since it
+ * would tell the same again at once, until nbd_server_listen_again() or until a client leaves. */
 static bool accept_one(struct nbd_server *server)
 {
     struct err err;
@@ -62,7 +62,8 @@ static bool accept_one(struct nbd_server *server)
 
 static void listener_ready(struct ring_op *op, int64_t result)
 {
-    struct nbd_server *server = (struct nbd_server *)(void *)((char *)op - offsetof(struct nbd_server, accept));
+    struct nbd_server *server =
+        (struct nbd_server *)(void *)((char *)op - offsetof(struct nbd_server, accept));
 
     server->accepting = false;
     if (result < 0 || server->stopping)
@@ -102,8 +103,8 @@ void nbd_server_listen_again(struct nbd_server *server)
     listener_watch(server);
 }
 
-/* A connection's turn may touch it again; the list is worked down until it is empty, which it becomes because every
- * turn ends in waiting for an event. */
+/* A connection's turn may touch it again; the list is worked down until it is empty, which it becomes because
+ * every turn ends in waiting for an event. */
 void nbd_server_turn(struct nbd_server *server)
 {
     while (server->touched) {

@@ -8,10 +8,10 @@
 
 struct nbd_server;
 
-/* listen_fd (non-blocking) and what export points to stay the caller's until nbd_server_free(). listen_fd < 0: no
- * listener, connections come by nbd_server_adopt() only. */
-bool nbd_server_new(struct core *core, const struct nbd_export *export, int listen_fd, struct nbd_server **ret_server,
-                    struct err *err) MUST_CHECK;
+/* listen_fd (non-blocking) and what export points to stay the caller's until nbd_server_free(). listen_fd <
+ * 0: no listener, connections come by nbd_server_adopt() only. */
+bool nbd_server_new(struct core *core, const struct nbd_export *export, int listen_fd,
+                    struct nbd_server **ret_server, struct err *err) MUST_CHECK;
 /* Takes a connected, blocking stream socket, also on failure. */
 bool nbd_server_adopt(struct nbd_server *server, int fd, struct err *err) MUST_CHECK;
 /* What can go on now: parses what has come, sends what is answered. To be called after core_turn(). */

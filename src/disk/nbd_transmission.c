@@ -65,7 +65,8 @@ static void reply_ready(struct nbd_slot *slot)
     conn_touch(slot->conn);
 }
 
-/* A reply without data. With structured replies, errors are chunks, which READ demands; success may be simple. */
+/* A reply without data. With structured replies, errors are chunks, which READ demands; success may be
+ * simple. */
 static void reply_plain(struct nbd_slot *slot, uint32_t error)
 {
     slot_buffer_release(slot);
@@ -121,7 +122,8 @@ static void slot_submit(struct nbd_slot *slot, enum request_kind kind)
 }
 
 /* The extents of a prefix of the range; adjacent ones of a kind are joined. 0: error in *err. */
-static size_t extents_find(const struct nbd_slot *slot, struct nbd_extent *extents, size_t max, struct err *err)
+static size_t extents_find(const struct nbd_slot *slot, struct nbd_extent *extents, size_t max,
+                           struct err *err)
 {
     struct disk *disk = slot->conn->server->core->disk;
     uint64_t offset = slot->wire.offset, end = offset + slot->wire.length;
@@ -149,7 +151,8 @@ static void status_reply(struct nbd_slot *slot)
     struct nbd_extent extents[STATUS_EXTENTS];
     struct err err;
 
-    size_t count = extents_find(slot, extents, slot->wire.flags & NBD_FLAG_REQ_ONE ? 1 : STATUS_EXTENTS, &err);
+    size_t count =
+        extents_find(slot, extents, slot->wire.flags & NBD_FLAG_REQ_ONE ? 1 : STATUS_EXTENTS, &err);
     if (count == 0 || !slot_buffer(slot, sizeof extents)) {
         reply_plain(slot, count == 0 ? nbd_error_of_errno(err_errno(&err)) : NBD_ENOMEM);
         return;

@@ -49,7 +49,8 @@ void ring_list_remove(struct ring_list *list, struct ring_op *op)
     op->previous = op->next = NULL;
 }
 
-static void op_start(struct ring *ring, struct ring_op *op, enum ring_kind kind, int fd, void *bytes, size_t length)
+static void op_start(struct ring *ring, struct ring_op *op, enum ring_kind kind, int fd, void *bytes,
+                     size_t length)
 {
     op->ring = ring;
     op->kind = kind;
@@ -99,8 +100,8 @@ void ring_read(struct ring *ring, struct ring_op *op, struct io_file *file, uint
     file_op_start(ring, op, RING_READ, file, offset, bytes, length);
 }
 
-void ring_write(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, const void *bytes,
-                size_t length)
+void ring_write(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset,
+                const void *bytes, size_t length)
 {
     file_op_start(ring, op, RING_WRITE, file, offset, (void *)(uintptr_t)bytes, length);
 }

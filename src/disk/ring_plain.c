@@ -1,5 +1,5 @@
-/* The ring on poll, pread and pwrite, for where io_uring is refused. File operations block the thread; sockets do
- * not: they are tried when poll says so. */
+/* The ring on poll, pread and pwrite, for where io_uring is refused. File operations block the thread;
+ * sockets do not: they are tried when poll says so. */
 #include "ring_backend.h"
 
 #include <errno.h>
@@ -134,7 +134,8 @@ static bool polls_reserve(struct plain *plain, struct err *err)
     return true;
 }
 
-/* done() of one may cancel another, which is then no longer in the list: polled[] entries are checked by it. */
+/* done() of one may cancel another, which is then no longer in the list: polled[] entries are checked by it.
+ */
 static bool op_is_waiting(const struct plain *plain, const struct ring_op *op)
 {
     for (const struct ring_op *each = plain->sockets.first; each; each = each->next)
@@ -163,7 +164,8 @@ static bool plain_wait(struct ring *ring, bool block, struct err *err)
     if (!polls_reserve(plain, err))
         return false;
     for (struct ring_op *op = plain->sockets.first; op; op = op->next, count++) {
-        plain->polls[count] = (struct pollfd){.fd = op->fd, .events = op->kind == RING_SEND ? POLLOUT : POLLIN};
+        plain->polls[count] =
+            (struct pollfd){.fd = op->fd, .events = op->kind == RING_SEND ? POLLOUT : POLLIN};
         plain->polled[count] = op;
     }
     bool idle = block && !any && !plain->files.first && !ring->ended.first;

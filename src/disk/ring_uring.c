@@ -7,9 +7,9 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#define QUEUE_ENTRIES     256U
+#define QUEUE_ENTRIES      256U
 #define COMPLETION_ENTRIES 4096U
-#define REAP_BATCH        64U
+#define REAP_BATCH         64U
 
 struct uring {
     struct ring ring;
@@ -39,7 +39,8 @@ struct ring *ring_uring_new(void)
         return NULL;
     uring->ring.backend = &URING_BACKEND;
     for (size_t i = 0; i < ARRAY_SIZE(FLAGS); i++) {
-        struct io_uring_params params = {.flags = FLAGS[i] | IORING_SETUP_CQSIZE, .cq_entries = COMPLETION_ENTRIES};
+        struct io_uring_params params = {.flags = FLAGS[i] | IORING_SETUP_CQSIZE,
+                                         .cq_entries = COMPLETION_ENTRIES};
         int result = io_uring_queue_init_params(QUEUE_ENTRIES, &uring->kernel, &params);
         /* Without these two an operation could be lost, or would need its own threads for sockets. */
         unsigned needed = IORING_FEAT_NODROP | IORING_FEAT_FAST_POLL;
@@ -75,7 +76,8 @@ static struct io_uring_sqe *sqe_get(struct uring *uring)
 static void uring_submit(struct ring *ring, struct ring_op *op)
 {
     struct io_uring_sqe *sqe = sqe_get(uring_of(ring));
-    /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by ring_step_ended(). */
+    /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by
+     * ring_step_ended(). */
     unsigned rest = op->length - op->moved > (1U << 30) ? 1U << 30 : (unsigned)(op->length - op->moved);
 
     switch (op->kind) {
@@ -124,15 +126,16 @@ static unsigned uring_reap(struct uring *uring)
     io_uring_cq_advance(&uring->kernel, count);
     for (unsigned i = 0; i < count; i++)
         if (ops[i])
-            ring_step_ended(&uring->ring, ops[i], ops[i]->kind == RING_POLL && results[i] > 0 ? 0 : results[i]);
+            ring_step_ended(&uring->ring, ops[i],
+                            ops[i]->kind == RING_POLL && results[i] > 0 ? 0 : results[i]);
     return count;
 }
 
 static bool uring_wait(struct ring *ring, bool block, struct err *err)
 {
     struct uring *uring = uring_of(ring);
-    int result = block ? io_uring_submit_and_wait(&uring->kernel, 1)
-                       : io_uring_submit_and_get_events(&uring->kernel);
+    int result =
+        block ? io_uring_submit_and_wait(&uring->kernel, 1) : io_uring_submit_and_get_events(&uring->kernel);
 
     if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
         return err_sys(err, -result, "io_uring");

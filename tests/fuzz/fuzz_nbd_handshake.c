@@ -1,5 +1,5 @@
-/* The handshake's parser and the request decoder on any bytes: nothing is read past what came, and what is used never
- * exceeds what was given. */
+/* The handshake's parser and the request decoder on any bytes: nothing is read past what came, and what is
+ * used never exceeds what was given. */
 #include "nbd_handshake.h"
 
 #include <stdlib.h>
@@ -47,7 +47,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         position += used;
     } while (step == NBD_MORE && used > 0);
     if (step == NBD_TRANSMIT)
-        requests_decode(copy + position, length - position, handshake.structured, handshake.allocation_context);
+        requests_decode(copy + position, length - position, handshake.structured,
+                        handshake.allocation_context);
     nbd_handshake_done(&handshake);
     buf_done(&out);
     free(copy);

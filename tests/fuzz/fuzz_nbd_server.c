@@ -1,5 +1,5 @@
-/* A whole session with the server: the bytes are what a client sends, on a disk in memory. It must end, with the
- * connection closed, nothing leaked, and the disk still readable. */
+/* A whole session with the server: the bytes are what a client sends, on a disk in memory. It must end, with
+ * the connection closed, nothing leaked, and the disk still readable. */
 #include "io_memory.h"
 #include "nbd_server.h"
 
@@ -30,7 +30,8 @@ static void must(bool ok)
 static void session_begin(struct session *session)
 {
     static const struct nbd_export EXPORT = {.name = "disk0", .size_bytes = SIZE_BYTES};
-    struct vhd_create_options base = {.type = VHD_DYNAMIC, .size_bytes = SIZE_BYTES, .block_bytes = 512 << 10};
+    struct vhd_create_options base = {
+        .type = VHD_DYNAMIC, .size_bytes = SIZE_BYTES, .block_bytes = 512 << 10};
     struct vhd_create_options child = {.type = VHD_DIFFERENCING, .parent_path = "/base.vhd"};
     struct err err;
     int fds[2];

@@ -3,7 +3,8 @@
  *   nbd_serve create (fixed|dynamic) FILE SIZE_BYTES
  *   nbd_serve create differencing FILE PARENT
  *   nbd_serve serve TOP SOCKET [read-only] [name=NAME]
- *       answers each line with `ok ...` or `error ...`: prepare FILE, switch, flush, status; its end stops the engine.
+ *       answers each line with `ok ...` or `error ...`: prepare FILE, switch, flush, status; its end stops
+ * the engine.
  */
 #include "engine.h"
 
@@ -46,9 +47,10 @@ static void status_print(struct engine *engine)
     struct engine_status status;
 
     engine_status_get(engine, &status);
-    printf("ok depth=%zu clients=%llu reads=%llu writes=%llu flushes=%llu dirty=%llu io_uring=%d\n", status.depth,
-           (unsigned long long)status.clients, (unsigned long long)status.reads, (unsigned long long)status.writes,
-           (unsigned long long)status.flushes, (unsigned long long)status.dirty_bytes, status.io_uring);
+    printf("ok depth=%zu clients=%llu reads=%llu writes=%llu flushes=%llu dirty=%llu io_uring=%d\n",
+           status.depth, (unsigned long long)status.clients, (unsigned long long)status.reads,
+           (unsigned long long)status.writes, (unsigned long long)status.flushes,
+           (unsigned long long)status.dirty_bytes, status.io_uring);
     fflush(stdout);
 }
 

@@ -72,8 +72,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static void submit(struct state *state, struct job *job, enum request_kind kind, uint64_t offset, uint64_t length,
-                   void *bytes)
+static void submit(struct state *state, struct job *job, enum request_kind kind, uint64_t offset,
+                   uint64_t length, void *bytes)
 {
     job->request.kind = kind;
     job->request.offset = offset;
@@ -368,7 +368,8 @@ static void abandoned_core_begins_no_flush(void **argument)
     assert_int_equal(state->fake->flushes, 0);
 }
 
-/* Many at a time, in and out of order, with flushes and switches between: each sector is what was last written. */
+/* Many at a time, in and out of order, with flushes and switches between: each sector is what was last
+ * written. */
 static void many_requests_at_a_time_keep_every_sector(void **argument)
 {
     enum { JOBS = 64, SECTORS = 4096, ROUNDS = 4000 };
@@ -410,7 +411,10 @@ static void many_requests_at_a_time_keep_every_sector(void **argument)
 }
 
 #define EACH(test)                                                                                           \
-    {#test " [io_uring]", test, setup_io_uring, teardown, NULL}, {#test " [plain]", test, setup_plain, teardown, NULL}
+    {#test " [io_uring]", test, setup_io_uring, teardown, NULL},                                             \
+    {                                                                                                        \
+#test " [plain]", test, setup_plain, teardown, NULL                                                  \
+    }
 
 int main(void)
 {

@@ -1,6 +1,6 @@
-/* The power goes while requests are in flight, flushes run and tops are switched: afterwards each sector is what the
- * last answered flush stood for, or something that was written later. The real disk, on files that forget what was not
- * synced. A sector holds its own number and a version that only grows. */
+/* The power goes while requests are in flight, flushes run and tops are switched: afterwards each sector is
+ * what the last answered flush stood for, or something that was written later. The real disk, on files that
+ * forget what was not synced. A sector holds its own number and a version that only grows. */
 #include "bytes.h"
 #include "engine_core.h"
 #include "io_memory.h"
@@ -22,8 +22,8 @@ struct job {
     struct request request;
     struct world *world;
     bool busy;
-    uint32_t first, count;             /* sectors of a write */
-    uint32_t stood_for[SECTORS];       /* of a flush: the versions that were answered when it was asked for */
+    uint32_t first, count;       /* sectors of a write */
+    uint32_t stood_for[SECTORS]; /* of a flush: the versions that were answered when it was asked for */
     uint8_t bytes[WRITE_SECTORS * 512];
 };
 
@@ -127,10 +127,12 @@ static void switch_submit(struct world *world)
 
 static void world_begin(struct world *world, uint64_t seed)
 {
-    struct vhd_create_options options = {.type = VHD_DYNAMIC, .size_bytes = SIZE_BYTES, .block_bytes = 512 << 10};
+    struct vhd_create_options options = {
+        .type = VHD_DYNAMIC, .size_bytes = SIZE_BYTES, .block_bytes = 512 << 10};
     struct err err;
 
-    *world = (struct world){.random = {seed}, .top = "/vm/base.vhd", .memory = io_memory_new(IO_MEMORY_FORGETS)};
+    *world =
+        (struct world){.random = {seed}, .top = "/vm/base.vhd", .memory = io_memory_new(IO_MEMORY_FORGETS)};
     const struct io *io = io_memory_io(world->memory);
     must(io_make_dir(io, "/vm", &err) && io_sync_dir(io, "/", &err), &err);
     must(vhd_create(io, world->top, &options, &err) && io_sync_dir(io, "/vm", &err), &err);

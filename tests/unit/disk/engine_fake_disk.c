@@ -19,7 +19,8 @@ struct disk_next_top {
     int unused;
 };
 
-static int fake_file_read(struct io_file *file, uint64_t offset, void *bytes, size_t length, size_t *ret_length)
+static int fake_file_read(struct io_file *file, uint64_t offset, void *bytes, size_t length,
+                          size_t *ret_length)
 {
     struct fake *fake = (struct fake *)(void *)file;
 
@@ -49,7 +50,8 @@ static int fake_file_sync(struct io_file *file)
     return fake->sync_errnum;
 }
 
-static const struct io_ops FAKE_OPS = {.read = fake_file_read, .write = fake_file_write, .sync = fake_file_sync};
+static const struct io_ops FAKE_OPS = {
+    .read = fake_file_read, .write = fake_file_write, .sync = fake_file_sync};
 
 struct disk *fake_disk_new(uint64_t size_bytes, struct fake **ret_fake)
 {
@@ -110,8 +112,8 @@ static void range_check(const struct fake *fake, uint64_t offset, uint64_t lengt
 }
 
 /* Cut small; sectors that were never written come as holes. */
-static size_t pieces_cut(struct fake *fake, uint64_t offset, uint64_t length, struct disk_piece *pieces, size_t max,
-                         bool holes)
+static size_t pieces_cut(struct fake *fake, uint64_t offset, uint64_t length, struct disk_piece *pieces,
+                         size_t max, bool holes)
 {
     size_t count = 0;
 
@@ -139,8 +141,8 @@ bool disk_map(struct disk *disk, uint64_t offset, uint64_t length, struct disk_p
     return true;
 }
 
-bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces, size_t max,
-                      size_t *ret_count, struct err *err)
+bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces,
+                      size_t max, size_t *ret_count, struct err *err)
 {
     range_check(&disk->fake, offset, length);
     if (disk->fake.begin_errnum)

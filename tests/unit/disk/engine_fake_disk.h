@@ -1,6 +1,6 @@
-/* A disk that keeps the engine to its contract: flat memory behind the seam, pieces cut small, and a record of every
- * call. It stands in for disk.c, so that the engine's promises are tested without those of the format. Breaking the
- * contract of disk.h fails the test at once. */
+/* A disk that keeps the engine to its contract: flat memory behind the seam, pieces cut small, and a record
+ * of every call. It stands in for disk.c, so that the engine's promises are tested without those of the
+ * format. Breaking the contract of disk.h fails the test at once. */
 #pragma once
 
 #include "disk.h"
@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 struct fake {
-    struct io_file file; /* of the flat content; without a descriptor */
+    struct io_file file;        /* of the flat content; without a descriptor */
     uint8_t *content, *written; /* written: one byte a sector, set by disk_write_end() */
     uint64_t size_bytes;
     uint64_t piece_bytes; /* a piece is cut at multiples of this */

@@ -236,7 +236,9 @@ static void send_is_whole_however_slow_the_reader(void **state)
 
     for (size_t i = 0; i < LENGTH; i++)
         bytes[i] = (uint8_t)(i * 7 + i / 4096);
-    struct iovec vector[4] = {{bytes, 100}, {bytes + 100, 1 << 20}, {bytes + 100 + (1 << 20), 1},
+    struct iovec vector[4] = {{bytes, 100},
+                              {bytes + 100, 1 << 20},
+                              {bytes + 100 + (1 << 20), 1},
                               {bytes + 101 + (1 << 20), LENGTH - 101 - (1 << 20)}};
     ring_send(made->ring, &sending.op, pair.near, vector, 4);
     while (done < LENGTH) {
@@ -338,7 +340,10 @@ static void setting_and_argument_choose_the_backend(void **state)
 }
 
 #define EACH(test)                                                                                           \
-    {#test " [io_uring]", test, setup_io_uring, teardown, NULL}, {#test " [plain]", test, setup_plain, teardown, NULL}
+    {#test " [io_uring]", test, setup_io_uring, teardown, NULL},                                             \
+    {                                                                                                        \
+#test " [plain]", test, setup_plain, teardown, NULL                                                  \
+    }
 
 int main(void)
 {

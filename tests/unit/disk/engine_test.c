@@ -95,8 +95,8 @@ static struct disk *disk_of(const struct place *place, const struct io *io)
     return disk;
 }
 
-static bool start(const struct place *place, const struct io *io, const char *socket_path, struct engine **ret_engine,
-                  struct err *err)
+static bool start(const struct place *place, const struct io *io, const char *socket_path,
+                  struct engine **ret_engine, struct err *err)
 {
     struct engine_options options = {
         .socket_path = socket_path, .export_name = "", .no_io_uring = place->no_io_uring};
@@ -279,8 +279,9 @@ static void full_disk_is_enospc_to_the_client(void **state)
     struct engine *engine = started(place, io_failing_io(failing));
     AUTO_FD int client = connected(place);
 
-    io_failing_set(failing, (struct io_fault){
-        .calls = IO_CALL_WRITE | IO_CALL_ALLOCATE | IO_CALL_TRUNCATE, .nth = 1, .errnum = ENOSPC});
+    io_failing_set(failing, (struct io_fault){.calls = IO_CALL_WRITE | IO_CALL_ALLOCATE | IO_CALL_TRUNCATE,
+                                              .nth = 1,
+                                              .errnum = ENOSPC});
     assert_int_equal(sector_write(client), ENOSPC);
     stop(engine);
 }
@@ -351,7 +352,10 @@ static void messages_of_many_threads_are_all_answered(void **state)
 }
 
 #define EACH(test)                                                                                           \
-    {#test " [io_uring]", test, setup_io_uring, teardown, NULL}, {#test " [plain]", test, setup_plain, teardown, NULL}
+    {#test " [io_uring]", test, setup_io_uring, teardown, NULL},                                             \
+    {                                                                                                        \
+#test " [plain]", test, setup_plain, teardown, NULL                                                  \
+    }
 
 int main(void)
 {

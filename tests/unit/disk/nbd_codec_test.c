@@ -24,8 +24,9 @@ static uint32_t check(struct nbd_request request)
 
 static void request_is_decoded_field_by_field(void **state)
 {
-    static const uint8_t BYTES[NBD_REQUEST_BYTES] = {0x25, 0x60, 0x95, 0x13, 0, 1,    0, 6, 1,    2,    3, 4, 5, 6,
-                                                     7,    8,    0,    0,    1, 0x10, 0, 0, 0x20, 0x00, 0, 3, 0, 0};
+    static const uint8_t BYTES[NBD_REQUEST_BYTES] = {0x25, 0x60, 0x95, 0x13, 0, 1, 0, 6, 1, 2,
+                                                     3,    4,    5,    6,    7, 8, 0, 0, 1, 0x10,
+                                                     0,    0,    0x20, 0x00, 0, 3, 0, 0};
     struct nbd_request request;
 
     (void)state;

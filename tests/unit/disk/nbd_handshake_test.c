@@ -58,7 +58,8 @@ static enum nbd_step option_send(struct session *session, uint32_t option, const
 }
 
 /* The next reply: its type and data. */
-static uint32_t reply_next(struct session *session, uint32_t option, const uint8_t **ret_data, uint32_t *ret_length)
+static uint32_t reply_next(struct session *session, uint32_t option, const uint8_t **ret_data,
+                           uint32_t *ret_length)
 {
     const uint8_t *bytes = session->out.data + session->seen;
 
@@ -86,8 +87,8 @@ static void assert_all_seen(const struct session *session)
 }
 
 #define SEND(session, option, text) option_send(session, option, text, sizeof(text) - 1)
-#define GO_DISK0 "\0\0\0\5disk0\0\0"
-#define CONTEXT_DISK0 "\0\0\0\5disk0\0\0\0\1\0\0\0\17base:allocation"
+#define GO_DISK0                    "\0\0\0\5disk0\0\0"
+#define CONTEXT_DISK0               "\0\0\0\5disk0\0\0\0\1\0\0\0\17base:allocation"
 
 static void go_tells_size_flags_and_block_sizes(void **state)
 {
@@ -385,7 +386,8 @@ static void every_cut_of_a_message_asks_for_more(void **state)
     (void)state;
     session_begin(&session, &EXPORT, 3);
     for (size_t length = 0; length < sizeof MESSAGE - 1; length++) {
-        assert_int_equal(nbd_handshake_feed(&session.handshake, MESSAGE, length, &used, &session.out), NBD_MORE);
+        assert_int_equal(nbd_handshake_feed(&session.handshake, MESSAGE, length, &used, &session.out),
+                         NBD_MORE);
         assert_int_equal(used, 0);
         assert_all_seen(&session);
     }
