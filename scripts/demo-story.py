@@ -118,6 +118,7 @@ def damage(console):
     console.command("fill 64 2")
     now = Seen(console)
     now.tell()
+    console.command("step 0")
     console.run("dd if=/dev/urandom of=/dev/vda bs=1M count=64 2>/dev/null")
     console.close()
     run("stop", VM, "--force")

@@ -264,6 +264,7 @@ static void start_up(void)
     mount("sysfs", "/sys", "sysfs", 0, "");
     mount("devtmpfs", "/dev", "devtmpfs", 0, "");
     open_console();
+    say(" "); /* the firmware has left its own text without an end of line */
     load_modules();
     setenv("PATH", "/bin:/sbin", 1);
     setenv("HOME", "/", 1);

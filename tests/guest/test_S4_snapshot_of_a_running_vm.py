@@ -46,6 +46,7 @@ def claim_paused_vm_stays_paused_and_its_snapshot_comes_back_paused(home):
     vm.do("pause")
     answer = vm.snapshot("paused")
     assert answer["state_when_taken"] == "paused" and vm.state() == "paused", answer
+    console = vm.console()
     vm.do("resume")
     nonce = console.step().nonce
     vm.do("revert")

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """S6: revert gives a new working disk and, if the snapshot has memory, the running guest of that moment."""
 
+import socket
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
@@ -105,6 +107,21 @@ def claim_revert_can_be_done_again_and_again(home):
         assert vm.do("revert")["state"] == "running"
         step = vm.console().step()
         assert step.nonce == nonce and counter <= step.memory <= counter + 200, (step, counter)
+
+
+def claim_guest_that_was_writing_to_its_console_goes_on_after_a_revert(home):
+    vm, console = home.booted_guest(step_ms=2)
+    nonce = console.step().nonce
+    console.close()
+    with socket.socket(socket.AF_UNIX) as deaf:  # nobody reads: the guest's serial port is full at the instant
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        deaf.connect(vm.do("console")["socket"])
+        time.sleep(6)
+        vm.snapshot()
+    vm.do("revert")
+    console = vm.console()
+    assert console.step().nonce == nonce
+    assert console.command("ping x") == "pong x"
 
 
 def claim_revert_without_a_snapshot_is_refused(home):

@@ -25,12 +25,10 @@ def disk_sockets(home, vm):
     """The exports that QEMU is attached to, seen in its command line."""
     command = Path("/proc", str(vm.do("show")["qemu_pid"]), "cmdline").read_bytes().decode()
     found = []
-    for word in command.replace('"', ",").replace("=", ",").split(","):
-        word = word.split("\0")[0]
-        if word.startswith(str(home.runtime)) and Path(word).is_socket() and word not in found:
+    for word in command.replace('"', "\0").replace("=", "\0").replace(",", "\0").split("\0"):
+        if word.startswith(str(home.runtime)) and Path(word).is_socket() and "disk" in Path(word).name:
             found.append(word)
-    return [s for s in found if subprocess.run(["nbdinfo", "--size", f"nbd+unix:///?socket={s}"],
-                                               capture_output=True, timeout=20, check=False).returncode == 0]
+    return found
 
 
 def claim_seven_zip_reads_from_the_top_of_a_chain_what_nbd_exports(home):

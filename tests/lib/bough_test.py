@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -219,9 +220,23 @@ def identity(file):
     return seen.st_ino, seen.st_size, seen.st_mtime_ns, sha256(file)
 
 
+def chain(image):
+    """A disk's images from the top to the base, by the relative locators."""
+    images = [Path(image)]
+    while VhdHeader.kind_of(images[-1]) == 4:
+        parent = VhdHeader(images[-1]).relative_parent
+        images.append(Path(os.path.normpath(images[-1].parent / parent.replace("\\", "/"))))
+    return images
+
+
 def flattened_by_7zip(image):
-    """The bytes of a virtual disk, chain and all, as 7-Zip reads them."""
-    result = subprocess.run(["7zz", "e", "-so", "-tVHD", image], capture_output=True, check=False)
+    """The bytes of a virtual disk, chain and all, as 7-Zip reads them. It follows no parent out of the child's folder, so
+    the chain is shown to it in one folder, where it finds each parent by the plain name in its child's header."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        for file in chain(image):
+            os.symlink(file, Path(folder, file.name))
+        result = subprocess.run(["7zz", "e", "-so", "-tVHD", Path(folder, Path(image).name)], capture_output=True,
+                                check=False)
     if result.returncode != 0:
         raise AssertionError(f"7zz e {image}: {result.stderr.decode(errors='replace')}")
     return result.stdout
@@ -241,6 +256,24 @@ class VhdHeader:
         self.id = footer[68:84]
         self.parent_id = header[40:56]
         self.parent_name = header[64:576].decode("utf-16-be").rstrip("\0")
+        self.relative_parent = None
+        for at in range(576, 768, 24):
+            entry = header[at:at + 24]
+            if entry[:4] == b"W2ru":
+                with open(path, "rb") as stream:
+                    stream.seek(int.from_bytes(entry[16:24], "big"))
+                    self.relative_parent = stream.read(int.from_bytes(entry[8:12], "big")).decode("utf-16-le")
+
+    @staticmethod
+    def kind_of(path):
+        """2 fixed, 3 dynamic, 4 differencing; by the footer at the end, which each kind has."""
+        with open(path, "rb") as stream:
+            first = stream.read(512)
+            if first[:8] != b"conectix":
+                stream.seek(-512, os.SEEK_END)
+                first = stream.read(512)
+        assert first[:8] == b"conectix", f"{path}: no footer"
+        return int.from_bytes(first[60:64], "big")
 
 
 def memory_counters(file):
@@ -260,12 +293,23 @@ def memory_counters(file):
 AGENT_PAGE, AGENT_RECORD = b"bough-memory".ljust(16, b"\0"), b"bough-disk".ljust(16, b"\0")
 
 
-def disk_counter(image, nonce):
-    """The newest counter of that run in the ext4 file `counter` of a disk's image, read by debugfs."""
+@contextlib.contextmanager
+def replayed(image):
+    """A disk's ext4 after a journal replay, as a file of its own: what a guest would find after a power loss."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        disk, ring = Path(folder, "disk"), Path(folder, "ring")
+        disk = Path(folder, "disk")
         disk.write_bytes(image)
-        subprocess.run([sbin("debugfs"), "-R", f"dump /counter {ring}", str(disk)], capture_output=True, check=True)
+        subprocess.run([sbin("e2fsck"), "-E", "journal_only", "-y", str(disk)], capture_output=True, check=False)
+        yield disk
+
+
+def disk_counter(image, nonce):
+    """The newest counter of that run in the file `counter` of a disk's image, read by debugfs."""
+    with replayed(image) as disk, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        ring = Path(folder, "ring")
+        result = subprocess.run([sbin("debugfs"), "-R", f"dump /counter {ring}", str(disk)], capture_output=True,
+                                text=True, check=True)
+        assert ring.exists(), f"debugfs: {result.stderr}"
         data = ring.read_bytes()
     records = [data[i:i + 32] for i in range(0, len(data), 4096)]
     ours = [int.from_bytes(r[24:32], "little") for r in records
@@ -275,10 +319,7 @@ def disk_counter(image, nonce):
 
 def file_system_check(image):
     """What e2fsck still finds after a journal replay: "" if nothing."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        disk = Path(folder, "disk")
-        disk.write_bytes(image)
-        subprocess.run([sbin("e2fsck"), "-E", "journal_only", "-y", str(disk)], capture_output=True, check=False)
+    with replayed(image) as disk:
         result = subprocess.run([sbin("e2fsck"), "-fn", str(disk)], capture_output=True, text=True, check=False)
     return "" if result.returncode == 0 else result.stdout
 
@@ -288,14 +329,15 @@ def sbin(program):
 
 
 def kill(pid, signal_number=signal.SIGKILL):
-    """Ends a process of a test's own machine and waits until it is gone."""
+    """Ends a process of a test's own machine and waits until all its threads are gone, with what they held."""
     if not pid:
         return
     with contextlib.suppress(ProcessLookupError):
         fd = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(fd, signal_number)
-            wait_until(lambda: not is_alive(pid), 20, f"the end of process {pid}")
+            ended, _, _ = select.select([fd], [], [], 20)
+            assert ended, f"process {pid} does not end"
         finally:
             os.close(fd)
 
