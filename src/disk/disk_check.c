@@ -73,24 +73,46 @@ static void tell_overlaps(const struct checking *c, struct extent *extents, size
     }
 }
 
+#define CHUNK_SECTORS 128U
+
+/* The first sector of the run that is not zeros; its end if all are. */
+static bool find_data(const struct vhd *vhd, uint32_t entry, uint32_t first, uint32_t end, uint32_t *ret_sector,
+                      struct err *err)
+{
+    uint8_t chunk[CHUNK_SECTORS * VHD_SECTOR];
+
+    for (; first < end; first += CHUNK_SECTORS) {
+        uint32_t count = (uint32_t)min_u64(CHUNK_SECTORS, end - first);
+        if (!io_read(vhd->file, vhd_data_offset(vhd, entry) + (uint64_t)first * VHD_SECTOR, chunk,
+                     (size_t)count * VHD_SECTOR, err))
+            return false;
+        for (uint32_t s = 0; s < count; s++) {
+            if (!bytes_are_zero(chunk + (size_t)s * VHD_SECTOR, VHD_SECTOR)) {
+                *ret_sector = first + s;
+                return true;
+            }
+        }
+    }
+    *ret_sector = end;
+    return true;
+}
+
 /* A dynamic image's sectors are read whatever their bit says; one that was never written must hold zeros. */
 static bool check_strays(const struct checking *c, uint32_t block, uint32_t entry, const uint8_t *bits, struct err *err)
 {
-    uint8_t sector[VHD_SECTOR];
     uint32_t sectors = c->vhd->block_bytes / VHD_SECTOR;
 
-    for (uint32_t s = 0; s < sectors; s++) {
-        if (vhd_bit_get(bits, s)) {
-            s += vhd_bits_run(bits, s, sectors) - 1;
-            continue;
-        }
-        if (!io_read(c->vhd->file, vhd_data_offset(c->vhd, entry) + (uint64_t)s * VHD_SECTOR, sector, sizeof sector,
-                     err))
+    for (uint32_t s = 0; s < sectors;) {
+        uint32_t end = s + vhd_bits_run(bits, s, sectors);
+        uint32_t data = end;
+        if (!vhd_bit_get(bits, s) && !find_data(c->vhd, entry, s, end, &data, err))
             return false;
-        if (!bytes_are_zero(sector, sizeof sector)) {
-            tell(c, DISK_FAULT_STRAY, true, "block %u: sector %u holds data that its bitmap does not know of", block, s);
+        if (data < end) {
+            tell(c, DISK_FAULT_STRAY, true, "block %u: sector %u holds data that its bitmap does not know of", block,
+                 data);
             return true;
         }
+        s = end;
     }
     return true;
 }

@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+"""`bough disk`: plain image files, no VM."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+from bough_test import CORRUPT, EXISTS, INVALID, MISMATCH, NOT_FOUND, USAGE, main  # noqa: E402
+
+
+def claim_created_images_are_what_was_asked_for(home):
+    base, child, fixed = home.dir / "base.vhd", home.dir / "sub" / "child.avhd", home.dir / "fixed.vhd"
+    child.parent.mkdir()
+    home.bough("disk", "create", base, "--size", "1G")
+    home.bough("disk", "create", child, "--parent", base)
+    home.bough("disk", "create", fixed, "--size", "5M", "--fixed")
+    info = home.json("disk", "info", child)
+    assert info["depth"] == 2 and info["size_bytes"] == 1 << 30, info
+    top, bottom = info["layers"]
+    assert (top["type"], bottom["type"]) == ("differencing", "dynamic"), info
+    assert top["parent_id"] == bottom["id"] and bottom["parent_id"] is None, info
+    assert home.json("disk", "info", fixed)["layers"][0]["type"] == "fixed"
+    assert fixed.stat().st_size == (5 << 20) + 512
+    assert base.stat().st_mode & 0o777 == 0o600
+    # Parentless ones only: QEMU must never open a differencing image.
+    told = subprocess.run(["qemu-img", "info", "-f", "vpc", base], capture_output=True, text=True, check=True).stdout
+    assert "1 GiB" in told, told
+
+
+def claim_a_wrong_command_line_makes_no_file(home):
+    path = home.dir / "x.vhd"
+    for arguments in ([], ["--size", "1G", "--parent", "p", "--fixed"], ["--size", "1G", "--block-size", "4K"],
+                      ["--size", "much"]):
+        home.refused(USAGE, "disk", "create", path, *arguments)
+    home.refused(INVALID, "disk", "create", path, "--size", "3T", says="2040 GiB")
+    home.refused(INVALID, "disk", "create", path, "--size", "1000", says="multiple of 512")
+    home.refused(NOT_FOUND, "disk", "create", path, "--parent", home.dir / "none.vhd", says="none.vhd")
+    assert not path.exists()
+    home.bough("disk", "create", path, "--size", "1M")
+    before = path.read_bytes()
+    home.refused(EXISTS, "disk", "create", path, "--size", "2M")
+    assert path.read_bytes() == before
+
+
+def claim_a_missing_or_changed_parent_is_named(home):
+    base, child = home.dir / "base.vhd", home.dir / "child.avhd"
+    home.bough("disk", "create", base, "--size", "10M")
+    home.bough("disk", "create", child, "--parent", base)
+    base.unlink()
+    home.refused(NOT_FOUND, "disk", "info", child, says=r"child\.avhd.*base\.vhd")
+    home.bough("disk", "create", base, "--size", "10M")
+    home.refused(MISMATCH, "disk", "info", child, says="[0-9a-f]{32}.*base.vhd.*[0-9a-f]{32}")
+
+
+def claim_damage_is_found_and_told(home):
+    path = home.dir / "d.vhd"
+    home.bough("disk", "create", path, "--size", "10M")
+    assert home.json("disk", "check", path) == []
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-512] + bytes(512))
+    faults = home.json("disk", "check", path)
+    assert len(faults) == 1 and faults[0]["harmless"], faults
+    path.write_bytes(whole[:0x600] + b"\0\0\0\x01" + whole[0x604:])
+    result = home.run("disk", "check", path)
+    assert result.returncode == CORRUPT and "BAT entry 0" in result.stdout, result
+    path.write_bytes(whole[:100] + b"x" + whole[101:-512] + bytes(512))
+    home.refused(CORRUPT, "disk", "check", path, says="footer")
+    home.refused(CORRUPT, "disk", "info", path, says="footer")
+
+
+def claim_map_names_the_file_of_every_byte(home):
+    base, child = home.dir / "base.vhd", home.dir / "child.avhd"
+    home.bough("disk", "create", base, "--size", "3M", "--fixed")
+    home.bough("disk", "create", child, "--parent", base, "--size", "10M")
+    rows = home.json("disk", "map", child)
+    assert rows == [{"start": 0, "length": 3 << 20, "file": str(base), "offset": 0},
+                    {"start": 3 << 20, "length": 7 << 20, "file": None}], rows
+
+
+if __name__ == "__main__":
+    main(globals())

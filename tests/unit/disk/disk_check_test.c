@@ -1,0 +1,130 @@
+/* What disk_check() finds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "bytes.h"
+#include "disk_check.h"
+#include "io_memory.h"
+
+#include <string.h>
+
+#define PATH "/d.vhd"
+
+static struct err err;
+
+struct found {
+    unsigned count;
+    enum disk_fault_kind kind; /* of the first */
+    bool harm;
+};
+
+static void remember(void *context, const struct disk_fault *fault)
+{
+    struct found *found = context;
+
+    assert_string_equal(fault->path, PATH);
+    if (found->count++ == 0)
+        found->kind = fault->kind;
+    found->harm = found->harm || !fault->harmless;
+}
+
+/* A dynamic image of 8 MiB whose first two blocks hold data. */
+static struct io_memory *make_image(void)
+{
+    struct io_memory *memory = io_memory_new(IO_MEMORY_PLAIN);
+    struct vhd_create_options create = {.type = VHD_DYNAMIC, .size_bytes = 8 << 20};
+    struct disk_options open = {.io = io_memory_io(memory), .writable = true};
+    struct disk *disk;
+    uint8_t bytes[512];
+
+    memset(bytes, 1, sizeof bytes);
+    assert_true(vhd_create(io_memory_io(memory), PATH, &create, &err));
+    assert_true(disk_open(PATH, &open, &disk, &err));
+    assert_true(disk_write(disk, 0, bytes, sizeof bytes, &err));
+    assert_true(disk_write(disk, 2 << 20, bytes, sizeof bytes, &err));
+    assert_true(disk_close(disk, &err));
+    return memory;
+}
+
+/* from_end: offset counts back from the end of the file. */
+static struct found found_after(bool from_end, uint64_t offset, const void *bytes, size_t length)
+{
+    AUTO_IO_MEMORY struct io_memory *memory = make_image();
+    struct io_file *file;
+    struct io_stat stat;
+    struct found found = {0};
+
+    assert_true(io_open(io_memory_io(memory), PATH, IO_WRITE, &file, &err));
+    assert_true(io_stat_file(file, &stat, &err));
+    assert_true(io_write(file, from_end ? stat.size_bytes - offset : offset, bytes, length, &err));
+    io_close(file);
+    assert_true(disk_check(io_memory_io(memory), PATH, remember, &found, NULL, &err));
+    return found;
+}
+
+static void a_whole_image_has_no_fault(void **state)
+{
+    (void)state;
+    assert_int_equal(found_after(false, 0, "conectix", 8).count, 0);
+}
+
+static void damaged_footers_are_harmless_faults(void **state)
+{
+    (void)state;
+    struct found found = found_after(true, 512, "x", 1);
+
+    assert_int_equal(found.count, 1);
+    assert_int_equal(found.kind, DISK_FAULT_FOOTER);
+    assert_false(found.harm);
+    found = found_after(false, 0, "x", 1);
+    assert_int_equal(found.count, 1);
+    assert_int_equal(found.kind, DISK_FAULT_COPY);
+    assert_false(found.harm);
+}
+
+static void blocks_that_share_space_are_found(void **state)
+{
+    (void)state;
+    uint8_t entry[4];
+
+    put_be32(entry, 7); /* where the first block is: its data are at 4096 */
+    struct found found = found_after(false, 0x604, entry, 4);
+    assert_int_equal(found.count, 1);
+    assert_int_equal(found.kind, DISK_FAULT_OVERLAP);
+    assert_true(found.harm);
+    put_be32(entry, 8);
+    assert_int_equal(found_after(false, 0x604, entry, 4).kind, DISK_FAULT_OVERLAP);
+}
+
+static void an_entry_outside_is_found(void **state)
+{
+    (void)state;
+    struct found found = found_after(false, 0x600, "\x70\0\0\0", 4);
+
+    assert_int_equal(found.kind, DISK_FAULT_OUTSIDE);
+    assert_true(found.harm);
+}
+
+static void data_without_a_bit_is_found(void **state)
+{
+    (void)state;
+    struct found found = found_after(false, 4096 + 5 * 512, "x", 1);
+
+    assert_int_equal(found.count, 1);
+    assert_int_equal(found.kind, DISK_FAULT_STRAY);
+    assert_false(found.harm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_whole_image_has_no_fault),      cmocka_unit_test(damaged_footers_are_harmless_faults),
+        cmocka_unit_test(blocks_that_share_space_are_found), cmocka_unit_test(an_entry_outside_is_found),
+        cmocka_unit_test(data_without_a_bit_is_found),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
