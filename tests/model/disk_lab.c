@@ -70,7 +70,7 @@ static void history(const char *dir, uint64_t seed, uint32_t align)
                                             .size_bytes = SIZE_BYTES,
                                             .parent_path = parent};
         struct disk_options open = {.writable = true};
-        struct disk *disk;
+        struct disk *disk = NULL;
         must(vhd_create(&io_real, path, &create, &err) && disk_open(path, &open, &disk, &err));
         for (unsigned i = 0; i < 60; i++)
             change(disk, &random, model, align);
