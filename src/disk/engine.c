@@ -115,7 +115,10 @@ static void switched(void *context)
 {
     struct engine *engine = context;
 
-    message_answer(message_take(&engine->switches), true);
+    struct message *message = message_take(&engine->switches);
+
+    if (message)
+        message_answer(message, true);
     if (engine->switches.first)
         core_switch_top(&engine->core, switched, engine);
 }

@@ -30,7 +30,7 @@ struct ring *ring_plain_new(void)
     if (!plain)
         return NULL;
     plain->ring.backend = &PLAIN_BACKEND;
-    return &plain->ring;
+    return (struct ring *)plain;
 }
 
 static void plain_destroy(struct ring *ring)
