@@ -41,7 +41,7 @@ bool buf_append(struct buf *buf, const void *bytes, size_t length)
     return true;
 }
 
-static bool append_format(struct buf *buf, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static bool append_format(struct buf *buf, const char *format, va_list args)
 {
     va_list again;
 

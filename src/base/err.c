@@ -73,7 +73,9 @@ void err_prefix_text(struct err *err, const char *format, ...)
     size_t room = sizeof err->text - 1 - 2 - (old_length < sizeof old - 3 ? old_length : sizeof old - 3);
     size_t where_length = strlen(where) < room ? strlen(where) : room;
     memcpy(err->text, where, where_length);
-    snprintf(err->text + where_length, sizeof err->text - where_length, ": %s", old);
+    memcpy(err->text + where_length, ": ", 2);
+    memcpy(err->text + where_length + 2, old, sizeof err->text - where_length - 3);
+    err->text[sizeof err->text - 1] = '\0';
 }
 
 int err_exit_status(enum err_code code)

@@ -40,7 +40,8 @@ bool kvm_works(const char *kvm_path, const char *cpuinfo_path, const char **ret_
         *ret_why = "/dev/kvm cannot be opened";
         return false;
     }
-    /* There are hosts whose /dev/kvm opens, and even makes a VM, while no ordinary kernel gets through its boot. */
+    /* There are hosts whose /dev/kvm opens, and even makes a VM, while no ordinary kernel gets through its
+     * boot. */
     if (!cpu_has_virtualization(cpuinfo_path)) {
         *ret_why = "the processor shows neither vmx nor svm";
         return false;

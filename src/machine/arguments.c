@@ -1,8 +1,9 @@
-/* QEMU's command line. Everything that decides the virtual hardware comes from the settings alone and is pinned (types,
- * addresses, identifiers, serial numbers), so that a saved state finds the same machine years later.
+/* QEMU's command line. Everything that decides the virtual hardware comes from the settings alone and is
+ * pinned (types, addresses, identifiers, serial numbers), so that a saved state finds the same machine years
+ * later.
  *
- * Values of the user never meet QEMU's option syntax unescaped: devices, block nodes and objects are JSON, in other
- * options every comma is doubled.
+ * Values of the user never meet QEMU's option syntax unescaped: devices, block nodes and objects are JSON, in
+ * other options every comma is doubled.
  *
  * PCI slots (bus pci.0 of generation 1, pcie.0 of generation 2):
  *   0x01 (generation 1) chipset and IDE     0x04-0x0b  network interfaces 0-7
@@ -94,7 +95,8 @@ static bool check_word(struct arguments *arguments, const char *what, const char
 {
     for (const char *at = word; at && *at; at++)
         if (!isalnum((unsigned char)*at) && !strchr(also, *at))
-            return err_set(arguments->err, ERR_INVALID, "%s %s: the character %c is not possible", what, word, *at);
+            return err_set(arguments->err, ERR_INVALID, "%s %s: the character %c is not possible", what, word,
+                           *at);
     if (!word || !word[0] || word[0] == '-')
         return err_set(arguments->err, ERR_INVALID, "%s: is missing", what);
     return true;
@@ -153,8 +155,8 @@ static bool add_firmware(struct arguments *arguments)
         return err_set(arguments->err, ERR_INVALID, "generation 2: the file of UEFI variables is missing");
     return machine_firmware(&code, &variables, arguments->err) &&
            add_json(arguments, "-blockdev",
-                    json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "node-name", "firmware", "filename", code,
-                              "read-only", 1),
+                    json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "node-name", "firmware", "filename",
+                              code, "read-only", 1),
                     code) &&
            add_json(arguments, "-blockdev",
                     json_pack("{s:s, s:s, s:s}", "driver", "file", "node-name", "nvram", "filename",
@@ -180,8 +182,8 @@ static bool add_board(struct arguments *arguments)
                              config->generation == 2 ? ",pflash0=firmware,pflash1=nvram" : ""));
 }
 
-/* From 8.2 on the file can be opened read-only behind writable private memory: nothing in QEMU can then punch holes
- * into a snapshot. */
+/* From 8.2 on the file can be opened read-only behind writable private memory: nothing in QEMU can then punch
+ * holes into a snapshot. */
 static bool has_read_only_memory(const struct qemu *qemu)
 {
     return qemu->major > 8 || (qemu->major == 8 && qemu->minor >= 2);
@@ -196,7 +198,8 @@ static bool check_memory_file(struct arguments *arguments)
         return false;
     if (!status.is_regular || status.size_bytes != arguments->config->memory_bytes)
         return err_set(arguments->err, ERR_MISMATCH, "%s: has %llu bytes, the memory of the VM %llu", path,
-                       (unsigned long long)status.size_bytes, (unsigned long long)arguments->config->memory_bytes);
+                       (unsigned long long)status.size_bytes,
+                       (unsigned long long)arguments->config->memory_bytes);
     return true;
 }
 
@@ -205,13 +208,14 @@ static bool add_memory(struct arguments *arguments)
     const struct machine_launch *launch = arguments->launch;
     json_int_t size = (json_int_t)arguments->config->memory_bytes;
     if (!launch->memory_file)
-        return add_json(arguments, "-object",
-                        json_pack("{s:s, s:s, s:I}", "qom-type", "memory-backend-ram", "id", "pc.ram", "size", size),
-                        "memory");
+        return add_json(
+            arguments, "-object",
+            json_pack("{s:s, s:s, s:I}", "qom-type", "memory-backend-ram", "id", "pc.ram", "size", size),
+            "memory");
     if (!check_memory_file(arguments))
         return false;
-    json_t *object = json_pack("{s:s, s:s, s:I, s:s, s:b}", "qom-type", "memory-backend-file", "id", "pc.ram", "size",
-                               size, "mem-path", launch->memory_file, "share", 0);
+    json_t *object = json_pack("{s:s, s:s, s:I, s:s, s:b}", "qom-type", "memory-backend-file", "id", "pc.ram",
+                               "size", size, "mem-path", launch->memory_file, "share", 0);
     if (object && has_read_only_memory(launch->qemu)) {
         json_object_set_new(object, "readonly", json_true());
         json_object_set_new(object, "rom", json_string("off"));
@@ -225,8 +229,10 @@ static bool add_processors(struct arguments *arguments)
     return check_word(arguments, "processor model", config->cpu_model, "-._,+=") &&
            add_text(arguments, "-accel", arguments->launch->accel == ACCEL_KVM ? "kvm" : "tcg") &&
            add_text(arguments, "-cpu", config->cpu_model) &&
-           add(arguments, "-smp", string_printf("%u,sockets=1,cores=%u,threads=1", config->cpus, config->cpus)) &&
-           add(arguments, "-rtc", string_printf("base=utc,clock=%s", config->clock == CLOCK_HOST ? "host" : "vm"));
+           add(arguments, "-smp",
+               string_printf("%u,sockets=1,cores=%u,threads=1", config->cpus, config->cpus)) &&
+           add(arguments, "-rtc",
+               string_printf("base=utc,clock=%s", config->clock == CLOCK_HOST ? "host" : "vm"));
 }
 
 /* Files of the user for direct boot: QEMU takes these options as they are. */
@@ -246,7 +252,8 @@ static json_t *pci_device(struct arguments *arguments, const char *driver, const
 {
     char address[8];
     snprintf(address, sizeof(address), "0x%02x", slot);
-    return json_pack("{s:s, s:s, s:s, s:s}", "driver", driver, "id", id, "bus", arguments->bus, "addr", address);
+    return json_pack("{s:s, s:s, s:s, s:s}", "driver", driver, "id", id, "bus", arguments->bus, "addr",
+                     address);
 }
 
 static unsigned queue_count(const struct config *config)
@@ -255,19 +262,21 @@ static unsigned queue_count(const struct config *config)
 }
 
 /* The block node of a drive. An empty optical drive has none. */
-static bool add_node(struct arguments *arguments, const struct config_disk *disk, const char *socket, const char *node)
+static bool add_node(struct arguments *arguments, const struct config_disk *disk, const char *socket,
+                     const char *node)
 {
     if (!disk->is_cdrom)
         return add_json(arguments, "-blockdev",
-                        json_pack("{s:s, s:s, s:{s:s, s:s}, s:s, s:i, s:s, s:s}", "driver", "nbd", "node-name", node,
-                                  "server", "type", "unix", "path", socket, "export", "", "reconnect-delay",
-                                  RECONNECT_DELAY_S, "discard", "unmap", "detect-zeroes", "off"),
+                        json_pack("{s:s, s:s, s:{s:s, s:s}, s:s, s:i, s:s, s:s}", "driver", "nbd",
+                                  "node-name", node, "server", "type", "unix", "path", socket, "export", "",
+                                  "reconnect-delay", RECONNECT_DELAY_S, "discard", "unmap", "detect-zeroes",
+                                  "off"),
                         socket);
     if (!disk->path)
         return true;
     return add_json(arguments, "-blockdev",
-                    json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "node-name", node, "filename", disk->path,
-                              "read-only", 1),
+                    json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "node-name", node, "filename",
+                              disk->path, "read-only", 1),
                     disk->path);
 }
 
@@ -281,11 +290,11 @@ static json_t *disk_device(struct arguments *arguments, const struct config_disk
         if (disk->slot > 3 || (sata && !disk->is_cdrom))
             return NULL;
         snprintf(ide, sizeof(ide), "ide.%u", sata ? disk->slot : disk->slot / 2);
-        return json_pack("{s:s, s:s, s:s, s:i}", "driver", disk->is_cdrom ? "ide-cd" : "ide-hd", "id", id, "bus", ide,
-                         "unit", sata ? 0 : (int)disk->slot % 2);
+        return json_pack("{s:s, s:s, s:s, s:i}", "driver", disk->is_cdrom ? "ide-cd" : "ide-hd", "id", id,
+                         "bus", ide, "unit", sata ? 0 : (int)disk->slot % 2);
     case BUS_SCSI:
-        return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i}", "driver", disk->is_cdrom ? "scsi-cd" : "scsi-hd", "id", id,
-                         "bus", "scsi.0", "channel", 0, "scsi-id", 0, "lun", (int)disk->slot);
+        return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i}", "driver", disk->is_cdrom ? "scsi-cd" : "scsi-hd",
+                         "id", id, "bus", "scsi.0", "channel", 0, "scsi-id", 0, "lun", (int)disk->slot);
     case BUS_VIRTIO:
         if (disk->slot >= VIRTIO_DISK_MAX || disk->is_cdrom)
             return NULL;
@@ -296,12 +305,13 @@ static json_t *disk_device(struct arguments *arguments, const struct config_disk
     return NULL;
 }
 
-/* A full disk under the image stops the guest, which goes on where it was when there is space; any other error is the
- * guest's to handle. Guests that align to the physical block keep the image's writes aligned. */
+/* A full disk under the image stops the guest, which goes on where it was when there is space; any other
+ * error is the guest's to handle. Guests that align to the physical block keep the image's writes aligned. */
 static bool disk_behaviour(json_t *device)
 {
-    return json_object_update_new(device, json_pack("{s:s, s:s, s:i, s:i}", "werror", "enospc", "rerror", "report",
-                                                    "logical_block_size", 512, "physical_block_size", 4096)) == 0;
+    return json_object_update_new(device,
+                                  json_pack("{s:s, s:s, s:i, s:i}", "werror", "enospc", "rerror", "report",
+                                            "logical_block_size", 512, "physical_block_size", 4096)) == 0;
 }
 
 static bool add_disk(struct arguments *arguments, size_t index, int boot_index)
@@ -362,8 +372,8 @@ bool forward_parse(const char *forward, char ret_rule[static 64], struct err *er
     unsigned host, guest;
     int end = 0;
     if (sscanf(forward, "%3[a-z]:%5u:%5u%n", protocol, &host, &guest, &end) != 3 || forward[end] != '\0' ||
-        (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0) || host < 1 || host > 65535 || guest < 1 ||
-        guest > 65535)
+        (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0) || host < 1 || host > 65535 ||
+        guest < 1 || guest > 65535)
         return err_set(err, ERR_INVALID, "%s: a forwarded port is written tcp:HOST:GUEST", forward);
     snprintf(ret_rule, 64, "%s:127.0.0.1:%u-:%u", protocol, host, guest);
     return true;
@@ -415,8 +425,8 @@ static bool add_nics(struct arguments *arguments)
             return false;
         json_t *device = pci_device(arguments, "virtio-net-pci", id, SLOT_NIC + (unsigned)i);
         /* No option ROM: the network is nothing to boot from, and the package of ROMs need not be there. */
-        json_object_update_new(device, json_pack("{s:s, s:s, s:s}", "netdev", node, "mac", config->nics[i].mac,
-                                                 "romfile", ""));
+        json_object_update_new(
+            device, json_pack("{s:s, s:s, s:s}", "netdev", node, "mac", config->nics[i].mac, "romfile", ""));
         if (!add_json(arguments, "-device", device, id))
             return false;
     }
@@ -442,8 +452,8 @@ static bool add_sockets(struct arguments *arguments)
            add_text(arguments, "-mon", "chardev=monitor,mode=control") &&
            add_socket(arguments, "console", "console.sock") &&
            add_json(arguments, "-device",
-                    json_pack("{s:s, s:s, s:s, s:i}", "driver", "isa-serial", "id", "serial0", "chardev", "console",
-                              "index", 0),
+                    json_pack("{s:s, s:s, s:s, s:i}", "driver", "isa-serial", "id", "serial0", "chardev",
+                              "console", "index", 0),
                     "serial0");
 }
 
@@ -452,8 +462,8 @@ static bool add_process(struct arguments *arguments)
     AUTO_FREE char *name = escape(arguments->config->name ? arguments->config->name : "");
     if (!name)
         return err_oom(arguments->err);
-    return add_flag(arguments, "-nodefaults") && add_flag(arguments, "-no-user-config") && add_flag(arguments, "-S") &&
-           add(arguments, "-name", string_printf("guest=%s", name)) &&
+    return add_flag(arguments, "-nodefaults") && add_flag(arguments, "-no-user-config") &&
+           add_flag(arguments, "-S") && add(arguments, "-name", string_printf("guest=%s", name)) &&
            add_text(arguments, "-uuid", arguments->config->guid.text) &&
            add_text(arguments, "-sandbox",
                     "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");

@@ -1,5 +1,5 @@
-/* TAP interfaces on a bridge, by QEMU's own set-uid helper. QEMU in its sandbox may not start programs, so the helper is
- * started here and its descriptor handed over. */
+/* TAP interfaces on a bridge, by QEMU's own set-uid helper. QEMU in its sandbox may not start programs, so
+ * the helper is started here and its descriptor handed over. */
 #include "machine_private.h"
 
 #include "auto.h"
@@ -15,8 +15,8 @@
 
 static const char *helper_path(void)
 {
-    static const char *const places[] = {"/usr/lib/qemu/qemu-bridge-helper", "/usr/libexec/qemu-bridge-helper",
-                                         "/usr/lib/qemu-bridge-helper"};
+    static const char *const places[] = {"/usr/lib/qemu/qemu-bridge-helper",
+                                         "/usr/libexec/qemu-bridge-helper", "/usr/lib/qemu-bridge-helper"};
     const char *given = getenv("BOUGH_BRIDGE_HELPER");
     if (given && given[0])
         return given;
@@ -35,8 +35,10 @@ static int fd_receive(int socket)
     } control;
     char byte;
     struct iovec vector = {.iov_base = &byte, .iov_len = 1};
-    struct msghdr message = {
-        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
     struct pollfd poll_fd = {.fd = socket, .events = POLLIN};
     if (poll(&poll_fd, 1, HELPER_LIMIT_MS) <= 0 || recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0)
         return -1;
@@ -74,8 +76,10 @@ bool bridge_open(const char *bridge, int log_fd, int *ret_fd, struct err *err)
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
     if (fd < 0)
-        return err_set(err, ERR_QEMU, "bridge %s: %s gave no interface (is the bridge there, and allowed in "
-                       "/etc/qemu/bridge.conf?)", bridge, helper);
+        return err_set(err, ERR_QEMU,
+                       "bridge %s: %s gave no interface (is the bridge there, and allowed in "
+                       "/etc/qemu/bridge.conf?)",
+                       bridge, helper);
     *ret_fd = fd;
     return true;
 }

@@ -15,8 +15,8 @@
 AUTO_DEFINE(auto_machine_kill, struct machine, machine_kill)
 AUTO_DEFINE(auto_arguments_free, char *, machine_arguments_free)
 
-/* fds of the child: alive_fd, then one TAP for each bridged interface. Those of bridges are to be closed by the caller,
- * also on failure. */
+/* fds of the child: alive_fd, then one TAP for each bridged interface. Those of bridges are to be closed by
+ * the caller, also on failure. */
 static bool bridges_open(const struct machine_launch *launch, int log_fd, int *fds, size_t *ret_count,
                          struct err *err)
 {
@@ -122,8 +122,8 @@ const char *machine_dir(const struct machine *machine)
 
 /* --- commands --- */
 
-bool machine_execute(struct machine *machine, const char *command, json_t *arguments, int fd, json_t **ret_value,
-                     struct err *err)
+bool machine_execute(struct machine *machine, const char *command, json_t *arguments, int fd,
+                     json_t **ret_value, struct err *err)
 {
     return qmp_execute(machine->qmp, command, arguments, fd, ret_value, err) || explain(machine, err);
 }
@@ -175,12 +175,14 @@ static bool forward_add(struct machine *machine, size_t nic, const char *forward
     if (!forward_parse(forward, rule, err))
         return false;
     snprintf(line, sizeof(line), "hostfwd_add net%zu %s", nic, rule);
-    if (!machine_execute(machine, "human-monitor-command", json_pack("{s:s}", "command-line", line), -1, &value, err))
+    if (!machine_execute(machine, "human-monitor-command", json_pack("{s:s}", "command-line", line), -1,
+                         &value, err))
         return false;
     const char *complaint = json_string_value(value);
     bool ok = complaint && strspn(complaint, " \r\n") == strlen(complaint);
     if (!ok)
-        err_set_text(err, ERR_QEMU, 0, "the forwarded port %s: %.200s", forward, complaint ? complaint : "no answer");
+        err_set_text(err, ERR_QEMU, 0, "the forwarded port %s: %.200s", forward,
+                     complaint ? complaint : "no answer");
     json_decref(value);
     return ok;
 }
@@ -219,10 +221,11 @@ bool machine_set_capabilities(struct machine *machine, const char *const *on, st
     if (!machine_execute(machine, "query-migrate-capabilities", NULL, -1, &known, err))
         return false;
     json_t *wanted = json_array();
-    json_array_foreach(known, index, entry) {
+    json_array_foreach (known, index, entry) {
         const char *name = json_string_value(json_object_get(entry, "capability"));
         if (name)
-            json_array_append_new(wanted, json_pack("{s:s, s:b}", "capability", name, "state", machine_is_named(on, name)));
+            json_array_append_new(
+                wanted, json_pack("{s:s, s:b}", "capability", name, "state", machine_is_named(on, name)));
     }
     json_decref(known);
     json_t *arguments = json_pack("{s:o}", "capabilities", wanted);

@@ -96,7 +96,10 @@ struct machine_save_result {
 };
 /* Pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
  * number of passes that do not converge the rest is copied stopped. Whatever fails, the run state is set right before it
- * returns: what ran runs, what was paused stands still. A guest that pauses itself (I/O error, panic) meanwhile stays so. */
+ * returns: what ran runs, what was paused stands still. A guest that pauses itself (I/O error, panic) meanwhile stays so.
+ * Behind the instant of a VM that does not go on, QEMU is "postmigrate": it can continue but not save again (ERR_STATE); so
+ * it may be after a save of a paused VM that failed or was cancelled late. failed() must tell of a reader that neither reads
+ * nor has closed its end: QEMU cannot be cancelled while it is blocked in the pipe, so such a reader must close. */
 bool machine_save(struct machine *machine, const struct machine_save *save, struct machine_save_result *ret_result,
                   struct err *err) MUST_CHECK;
 /* Feeds the migration stream from fd (taken) to a machine started with incoming, and waits until it is loaded; it stands

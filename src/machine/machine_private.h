@@ -15,13 +15,13 @@ struct machine {
     struct qmp *qmp;     /* NULL until its monitor is connected */
     char *dir;           /* owned */
     bool has_display;
-    bool reaped;         /* how says how it ended */
+    bool reaped; /* how says how it ended */
     siginfo_t how;
 };
 
 /* --- accel.c --- */
-/* Can KVM run a guest? kvm_path and cpuinfo_path are /dev/kvm and /proc/cpuinfo but in tests. On false *ret_why (a
- * literal) tells why not. */
+/* Can KVM run a guest? kvm_path and cpuinfo_path are /dev/kvm and /proc/cpuinfo but in tests. On false
+ * *ret_why (a literal) tells why not. */
 bool kvm_works(const char *kvm_path, const char *cpuinfo_path, const char **ret_why);
 
 /* --- qemu.c --- */
@@ -33,13 +33,14 @@ bool qemu_version_parse(const char *text, struct qemu *ret_qemu);
 bool forward_parse(const char *forward, char ret_rule[static 64], struct err *err) MUST_CHECK;
 
 /* --- process.c --- */
-/* Starts argv[0] as a process of its own session: standard input from /dev/null, output to output_fd, fds[i] under the
- * number PROCESS_FIRST_FD + i (-1: none), nothing else inherited, no signal blocked or ignored. */
+/* Starts argv[0] as a process of its own session: standard input from /dev/null, output to output_fd, fds[i]
+ * under the number PROCESS_FIRST_FD + i (-1: none), nothing else inherited, no signal blocked or ignored. */
 #define PROCESS_FIRST_FD        3
 #define PROCESS_FIRST_BRIDGE_FD 4 /* behind alive_fd: TAP descriptors of the bridged interfaces, in order */
 bool process_start(char *const *argv, int output_fd, const int *fds, size_t fd_count, pid_t *ret_pid,
                    struct err *err) MUST_CHECK;
-/* The output (both) of a short run, at most 1 MiB, within ten seconds; ended is its exit status, or 128 + signal. */
+/* The output (both) of a short run, at most 1 MiB, within ten seconds; ended is its exit status, or 128 +
+ * signal. */
 bool process_output(char *const *argv, char **ret_text, int *ret_ended, struct err *err) MUST_CHECK;
 bool process_start_time(pid_t pid, uint64_t *ret_ticks);
 
@@ -49,9 +50,10 @@ bool bridge_open(const char *bridge, int log_fd, int *ret_fd, struct err *err) M
 
 /* --- control.c --- */
 /* qmp_execute(); if QEMU has ended, its last words are the error (sys = EPIPE). */
-bool machine_execute(struct machine *machine, const char *command, json_t *arguments, int fd, json_t **ret_value,
-                     struct err *err) MUST_CHECK;
-/* Sets every capability that this QEMU knows: on for those that are named in on (NULL at the end), off for the rest. */
+bool machine_execute(struct machine *machine, const char *command, json_t *arguments, int fd,
+                     json_t **ret_value, struct err *err) MUST_CHECK;
+/* Sets every capability that this QEMU knows: on for those that are named in on (NULL at the end), off for
+ * the rest. */
 bool machine_set_capabilities(struct machine *machine, const char *const *on, struct err *err) MUST_CHECK;
 bool machine_is_named(const char *const *names, const char *name); /* names: NULL at the end */
 /* Gives QEMU a descriptor under a name. fd stays the caller's. */

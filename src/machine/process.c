@@ -21,7 +21,8 @@
 
 /* --- starting --- */
 
-/* Every descriptor moves above all target numbers first, so that no dup2 in the child lands on one still needed. */
+/* Every descriptor moves above all target numbers first, so that no dup2 in the child lands on one still
+ * needed. */
 static bool fds_lift(const int *fds, size_t count, int *lifted, struct err *err)
 {
     for (size_t i = 0; i < count; i++) {
@@ -66,8 +67,8 @@ static int attributes_fill(posix_spawnattr_t *attributes)
     if (!error)
         error = posix_spawnattr_setsigdefault(attributes, &all);
     if (!error)
-        error = posix_spawnattr_setflags(
-            attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        error = posix_spawnattr_setflags(attributes,
+                                         POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     return error;
 }
 

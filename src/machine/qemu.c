@@ -12,16 +12,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define QEMU_PROGRAM     "qemu-system-x86_64"
-#define MINIMUM_MAJOR    7
-#define MINIMUM_MINOR    2
-#define CACHE_MAX_BYTES  (1U << 20)
+#define QEMU_PROGRAM    "qemu-system-x86_64"
+#define MINIMUM_MAJOR   7
+#define MINIMUM_MINOR   2
+#define CACHE_MAX_BYTES (1U << 20)
 
 /* --- answers that stay the same as long as the program does ---
- * A file in our runtime directory: one line that names the program (size, times, inode), then its output. Starting QEMU
- * to ask it costs as much as a whole restore may take. */
+ * A file in our runtime directory: one line that names the program (size, times, inode), then its output.
+ * Starting QEMU to ask it costs as much as a whole restore may take. */
 
-/* Our runtime directory, owned and not accessible to others; NULL if there is none: then nothing is cached. */
+/* Our runtime directory, owned and not accessible to others; NULL if there is none: then nothing is cached.
+ */
 static char *cache_dir(void)
 {
     const char *given = getenv("BOUGH_RUNTIME");
@@ -63,8 +64,9 @@ static char *cache_read(const char *file, const char *key)
     AUTO_BUF struct buf content = BUF_INIT;
     struct err err = ERR_INIT;
     size_t length = strlen(key);
-    if (!file || !file_read_all(&io_real, file, CACHE_MAX_BYTES, &content, &err) || content.length <= length ||
-        memcmp(content.data, key, length) != 0 || memchr(content.data, '\0', content.length))
+    if (!file || !file_read_all(&io_real, file, CACHE_MAX_BYTES, &content, &err) ||
+        content.length <= length || memcmp(content.data, key, length) != 0 ||
+        memchr(content.data, '\0', content.length))
         return NULL;
     return strdup((const char *)content.data + length);
 }
@@ -81,7 +83,8 @@ static void cache_write(const char *file, const char *key, const char *answer)
 }
 
 /* What the program at path says to `-question [argument]`. */
-static bool qemu_ask(const char *path, const char *question, const char *argument, char **ret_text, struct err *err)
+static bool qemu_ask(const char *path, const char *question, const char *argument, char **ret_text,
+                     struct err *err)
 {
     AUTO_FREE char *key = cache_key(path);
     if (!key)
@@ -172,8 +175,8 @@ bool qemu_find(struct qemu *ret_qemu, struct err *err)
     if (!qemu_version_parse(text, &qemu))
         return err_set(err, ERR_QEMU, "%s does not say that it is QEMU: %.60s", path, text);
     if (qemu.major < MINIMUM_MAJOR || (qemu.major == MINIMUM_MAJOR && qemu.minor < MINIMUM_MINOR))
-        return err_set(err, ERR_QEMU, "%s is QEMU %s; %d.%d or later is needed", path, qemu.version, MINIMUM_MAJOR,
-                       MINIMUM_MINOR);
+        return err_set(err, ERR_QEMU, "%s is QEMU %s; %d.%d or later is needed", path, qemu.version,
+                       MINIMUM_MAJOR, MINIMUM_MINOR);
     *ret_qemu = qemu;
     return true;
 }
@@ -198,13 +201,15 @@ bool qemu_check_machine(const struct qemu *qemu, const char *machine, struct err
     if (!qemu_ask(qemu->path, "machine", "help", &list, err))
         return false;
     if (machine[0] == '\0' || !machines_have(list, machine))
-        return err_set(err, ERR_UNSUPPORTED, "QEMU %s does not offer the machine type %s", qemu->version, machine);
+        return err_set(err, ERR_UNSUPPORTED, "QEMU %s does not offer the machine type %s", qemu->version,
+                       machine);
     return true;
 }
 
 bool qemu_default_machine(const struct qemu *qemu, unsigned generation, char **ret_machine, struct err *err)
 {
-    AUTO_FREE char *machine = string_printf("pc-%s-%u.%u", generation == 2 ? "q35" : "i440fx", qemu->major, qemu->minor);
+    AUTO_FREE char *machine =
+        string_printf("pc-%s-%u.%u", generation == 2 ? "q35" : "i440fx", qemu->major, qemu->minor);
     if (!machine)
         return err_oom(err);
     if (!qemu_check_machine(qemu, machine, err))

@@ -13,18 +13,18 @@
 #include <sys/un.h>
 #include <time.h>
 
-#define LINE_MAX_BYTES (16U << 20)
-#define READ_BYTES     (64U << 10)
-#define EVENTS_MAX     4096U
+#define LINE_MAX_BYTES  (16U << 20)
+#define READ_BYTES      (64U << 10)
+#define EVENTS_MAX      4096U
 #define CONNECT_STEP_MS 1
 
 struct qmp {
     int fd;
-    bool closed;       /* the other end is gone, or broke the protocol: every call fails from here on */
-    struct buf input;  /* bytes received, from the first line not yet parsed */
-    size_t searched;   /* bytes of input that hold no line end */
-    json_t *events;    /* array, oldest first */
-    uint64_t next_id;  /* of commands, so that the late reply to one that timed out is told apart */
+    bool closed;      /* the other end is gone, or broke the protocol: every call fails from here on */
+    struct buf input; /* bytes received, from the first line not yet parsed */
+    size_t searched;  /* bytes of input that hold no line end */
+    json_t *events;   /* array, oldest first */
+    uint64_t next_id; /* of commands, so that the late reply to one that timed out is told apart */
     char version[32];
     unsigned major;
 };
@@ -60,8 +60,8 @@ static bool protocol_broken(struct qmp *qmp, struct err *err, const char *why)
 
 /* --- lines --- */
 
-/* Takes the first whole line out of the input, without its end; NULL: there is none yet. The pointer holds until
- * input_consume(). */
+/* Takes the first whole line out of the input, without its end; NULL: there is none yet. The pointer holds
+ * until input_consume(). */
 static char *input_line(struct qmp *qmp, size_t *ret_length)
 {
     char *text = (char *)qmp->input.data;
@@ -152,7 +152,8 @@ static bool message_receive(struct qmp *qmp, int64_t deadline_ms, json_t **ret_m
             *ret_message = message;
             return true;
         }
-        expired = poll_timeout(deadline_ms) == 0; /* then what is there already is the last that is looked at */
+        expired =
+            poll_timeout(deadline_ms) == 0; /* then what is there already is the last that is looked at */
         if (!input_fill(qmp, deadline_ms, err))
             return false;
     }
@@ -213,7 +214,8 @@ const char *qmp_event_name(const json_t *event, int64_t *ret_us)
 /* --- commands --- */
 
 /* Sends all of text; fd goes with its first byte. */
-static bool bytes_send(struct qmp *qmp, const char *text, size_t length, int fd, int64_t deadline_ms, struct err *err)
+static bool bytes_send(struct qmp *qmp, const char *text, size_t length, int fd, int64_t deadline_ms,
+                       struct err *err)
 {
     union {
         struct cmsghdr header;
@@ -366,8 +368,8 @@ static bool greeting_read(struct qmp *qmp, int64_t deadline_ms, struct err *err)
     if (!message)
         return err_set(err, ERR_TIMEOUT, "QEMU's monitor sent no greeting in time");
     int major, minor, micro;
-    int failed = json_unpack(message, "{s:{s:{s:{s:i, s:i, s:i}}}}", "QMP", "version", "qemu", "major", &major,
-                             "minor", &minor, "micro", &micro);
+    int failed = json_unpack(message, "{s:{s:{s:{s:i, s:i, s:i}}}}", "QMP", "version", "qemu", "major",
+                             &major, "minor", &minor, "micro", &micro);
     json_decref(message);
     if (failed || major < 0 || major > 999 || minor < 0 || minor > 999 || micro < 0 || micro > 999)
         return protocol_broken(qmp, err, "no greeting");

@@ -17,7 +17,9 @@ void qmp_free(struct qmp *qmp); /* accepts NULL */
 /* The version in the greeting, "7.2.22". */
 const char *qmp_version(const struct qmp *qmp);
 unsigned qmp_version_major(const struct qmp *qmp);
-int qmp_fd(const struct qmp *qmp); /* for poll(): readable means qmp_next_event() may have something */
+/* For poll(): readable means qmp_next_event() may have something. Events may also be queued already: take them with
+ * timeout 0 until there are none, before each poll. */
+int qmp_fd(const struct qmp *qmp);
 
 /* Sends a command (arguments: stolen, NULL for none; fd sent along by SCM_RIGHTS unless -1) and waits for its reply.
  * Events that come before it are queued. *ret_value (may be NULL) is the caller's reference. QEMU's error reply is

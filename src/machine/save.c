@@ -8,9 +8,9 @@
  *   <- completed                     stands ("postmigrate")
  *   cont, <- RESUME                  runs
  *
- * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and the moment,
- * so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a VM that stood still
- * must be started anew from the files before it can be saved again. */
+ * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and
+ * the moment, so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a
+ * VM that stood still must be started anew from the files before it can be saved again. */
 #include "machine_private.h"
 
 #include "auto.h"
@@ -22,16 +22,16 @@
 #include <string.h>
 #include <time.h>
 
-#define SAVE_FD_NAME     "bough-save"
-#define PIPE_BYTES       (1 << 20)
-#define BANDWIDTH_MAX    ((json_int_t)1 << 50) /* bytes a second: no limit */
-#define LOOK_MS          20                    /* between looks at failed() and cancelled() */
-#define END_LIMIT_MS     60000                 /* for QEMU to end what was cancelled */
-#define FINISH_LIMIT_MS  2000                  /* from "completed" until QEMU takes `cont` */
+#define SAVE_FD_NAME    "bough-save"
+#define PIPE_BYTES      (1 << 20)
+#define BANDWIDTH_MAX   ((json_int_t)1 << 50) /* bytes a second: no limit */
+#define LOOK_MS         20                    /* between looks at failed() and cancelled() */
+#define END_LIMIT_MS    60000                 /* for QEMU to end what was cancelled */
+#define FINISH_LIMIT_MS 2000                  /* from "completed" until QEMU takes `cont` */
 
-/* How long the last copy, of a guest that stands still, may take by QEMU's estimate. The first value makes the pause of
- * an ordinary guest a few milliseconds. A guest that writes faster than it is copied gets a longer one after each further
- * pass, and in the end is copied standing, however long that takes. */
+/* How long the last copy, of a guest that stands still, may take by QEMU's estimate. The first value makes
+ * the pause of an ordinary guest a few milliseconds. A guest that writes faster than it is copied gets a
+ * longer one after each further pass, and in the end is copied standing, however long that takes. */
 static const struct {
     uint64_t after_pass, after_ms;
     unsigned limit_ms;
@@ -46,16 +46,16 @@ struct saving {
     const struct machine_save *save;
     struct err *err;
     bool was_running;
-    bool guest_stopped;    /* by itself: I/O error, panic, watchdog */
+    bool guest_stopped; /* by itself: I/O error, panic, watchdog */
     enum phase phase;
     bool pre_switchover, completed, failed; /* what QEMU has said */
-    int64_t stop_us;       /* of the last STOP; 0: none */
-    int64_t asked_stop_us; /* the last STOP whose reason was looked at */
+    int64_t stop_us;                        /* of the last STOP; 0: none */
+    int64_t asked_stop_us;                  /* the last STOP whose reason was looked at */
     int64_t begin_ms, second_pass_ms;
     uint64_t passes;
-    size_t limit;          /* index in limits */
-    json_t *foreign;       /* events that are not ours: given back in the end */
-    size_t earlier;        /* the first of them are from before the save */
+    size_t limit;    /* index in limits */
+    json_t *foreign; /* events that are not ours: given back in the end */
+    size_t earlier;  /* the first of them are from before the save */
 };
 
 /* --- listening --- */
@@ -130,7 +130,8 @@ static bool set_limit(struct saving *saving)
 static bool give_pipe(struct saving *saving)
 {
     AUTO_FD int fd = saving->save->stream_fd;
-    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES); /* fewer changes between QEMU and the reader; a refusal is harmless */
+    fcntl(fd, F_SETPIPE_SZ,
+          PIPE_BYTES); /* fewer changes between QEMU and the reader; a refusal is harmless */
     return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
 }
 
@@ -139,8 +140,13 @@ static bool check_state(struct saving *saving)
     char state[32];
     if (!machine_run_state(saving->machine, state, saving->err))
         return false;
-    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0 || strcmp(state, "inmigrate") == 0)
+    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0 ||
+        strcmp(state, "inmigrate") == 0)
         return err_set(saving->err, ERR_STATE, "QEMU cannot save in the state %s", state);
+    if (strcmp(state, "suspended") == 0 &&
+        qmp_version_major(saving->machine->qmp) < 9) /* it would come back awake */
+        return err_set(saving->err, ERR_STATE, "QEMU %s cannot save a guest that sleeps",
+                       qmp_version(saving->machine->qmp));
     saving->was_running = strcmp(state, "running") == 0;
     return true;
 }
@@ -173,7 +179,8 @@ static bool begin(struct saving *saving)
     if (machine_execute(saving->machine, "migrate", json_pack("{s:s}", "uri", "fd:" SAVE_FD_NAME), -1, NULL,
                         saving->err))
         return true;
-    /* Refused: the reader must see the end all the same. Where QEMU has used the descriptor up there is none to close. */
+    /* Refused: the reader must see the end all the same. Where QEMU has used the descriptor up there is none
+     * to close. */
     json_t *name = json_pack("{s:s}", "fdname", SAVE_FD_NAME);
     if (!qmp_execute(saving->machine->qmp, "closefd", name, -1, NULL, &ignored))
         log_debug("%s", ignored.text);
@@ -201,20 +208,23 @@ static bool check_convergence(struct saving *saving)
     if (saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 || saving->pre_switchover)
         return true;
     uint64_t elapsed_ms = (uint64_t)(clock_ms() - saving->second_pass_ms);
-    if (saving->passes < limits[saving->limit + 1].after_pass && elapsed_ms < limits[saving->limit + 1].after_ms)
+    if (saving->passes < limits[saving->limit + 1].after_pass &&
+        elapsed_ms < limits[saving->limit + 1].after_ms)
         return true;
     saving->limit++;
     return set_limit(saving);
 }
 
-/* A STOP that the instant does not follow at once is the guest's own: it is then in a state of its own name. */
+/* A STOP that the instant does not follow at once is the guest's own: it is then in a state of its own name.
+ */
 static bool check_own_stop(struct saving *saving)
 {
     char state[32];
     saving->asked_stop_us = saving->stop_us;
     if (!machine_run_state(saving->machine, state, saving->err))
         return false;
-    if (strcmp(state, "running") != 0 && strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0)
+    if (strcmp(state, "running") != 0 && strcmp(state, "finish-migrate") != 0 &&
+        strcmp(state, "postmigrate") != 0)
         saving->guest_stopped = true;
     return true;
 }
@@ -237,8 +247,8 @@ static bool finish_stream(struct saving *saving)
 {
     saving->phase = PHASE_INSTANT;
     saving->save->at_instant(saving->save->context);
-    if (!machine_execute(saving->machine, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"), -1, NULL,
-                         saving->err))
+    if (!machine_execute(saving->machine, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
+                         -1, NULL, saving->err))
         return false;
     while (!saving->completed)
         if (!listen_once(saving, LOOK_MS) || !check_others(saving))
@@ -281,9 +291,9 @@ static bool is_over(const char *status)
     return machine_is_named(over, status);
 }
 
-/* Cancels, and waits until the migration is over, whatever became of it. A cancellation that comes just as the processors
- * have been stopped is overlooked by QEMU's migration thread (seen with 7.2): "cancelling", it waits for migrate-continue
- * for ever. So that is given, which does no harm to one that does not wait. */
+/* Cancels, and waits until the migration is over, whatever became of it. A cancellation that comes just as
+ * the processors have been stopped is overlooked by QEMU's migration thread (seen with 7.2): "cancelling", it
+ * waits for migrate-continue for ever. So that is given, which does no harm to one that does not wait. */
 static bool cancel(struct machine *machine, struct err *err)
 {
     if (!machine_execute(machine, "migrate_cancel", NULL, -1, NULL, err))
@@ -296,7 +306,8 @@ static bool cancel(struct machine *machine, struct err *err)
         if (is_over(status))
             return true;
         if (strcmp(status, "cancelling") == 0 &&
-            !qmp_execute(machine->qmp, "migrate-continue", json_pack("{s:s}", "state", status), -1, NULL, &ignored))
+            !qmp_execute(machine->qmp, "migrate-continue", json_pack("{s:s}", "state", status), -1, NULL,
+                         &ignored))
             log_debug("%s", ignored.text); /* it has just ended */
         if (clock_ms() > deadline_ms)
             return err_set(err, ERR_TIMEOUT, "QEMU does not end a cancelled save");
@@ -313,7 +324,8 @@ static bool set_run_state_right(struct saving *saving, struct err *err)
         return false;
     bool runs = strcmp(state, "running") == 0;
     if (saving->was_running && !saving->guest_stopped && !runs &&
-        (strcmp(state, "paused") == 0 || strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0))
+        (strcmp(state, "paused") == 0 || strcmp(state, "postmigrate") == 0 ||
+         strcmp(state, "finish-migrate") == 0))
         return resume(machine, err);
     if (!saving->was_running && runs)
         return machine_stop(machine, err);
@@ -326,7 +338,8 @@ static bool roll_back(struct saving *saving)
     struct err second = ERR_INIT, *err = saving->err;
     struct err first = *saving->err;
     saving->err = &second;
-    bool right = cancel(saving->machine, &second) && set_run_state_right(saving, &second) && listen_once(saving, 0);
+    bool right =
+        cancel(saving->machine, &second) && set_run_state_right(saving, &second) && listen_once(saving, 0);
     saving->err = err;
     *err = first;
     if (!right) {
@@ -347,7 +360,7 @@ static uint64_t pause_measure(struct saving *saving)
     saving->err = &ignored; /* the save is good; if the monitor breaks now the next command will tell */
     if (!listen_once(saving, 0))
         return 0;
-    json_array_foreach(saving->foreign, index, event)
+    json_array_foreach (saving->foreign, index, event)
         if (strcmp(qmp_event_name(event, &at_us), "RESUME") == 0)
             resume_us = at_us;
     return resume_us > saving->stop_us && saving->stop_us > 0 ? (uint64_t)(resume_us - saving->stop_us) : 0;
@@ -378,8 +391,8 @@ static void forget_own_pause(struct saving *saving)
     }
 }
 
-bool machine_save(struct machine *machine, const struct machine_save *save, struct machine_save_result *ret_result,
-                  struct err *err)
+bool machine_save(struct machine *machine, const struct machine_save *save,
+                  struct machine_save_result *ret_result, struct err *err)
 {
     struct saving saving = {.machine = machine, .save = save, .err = err, .foreign = json_array()};
     struct machine_save_result result = {0};

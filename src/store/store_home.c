@@ -322,6 +322,7 @@ bool store_create(const struct io *io, const struct config *vm,
                             .temporary = temporary,
                             .final = final};
     AUTO_FD int lock_fd = home_lock(io, home);
+    (void)lock_fd; /* held until the end */
     if (!make_vm(&making, home, err))
         return false;
     *ret_vm_dir = TAKE(final);

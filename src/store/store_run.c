@@ -43,9 +43,25 @@ static void reload(struct store *store)
         log_debug("%s", err.text);
 }
 
+/* A commit was renamed into its place, and then the folder could not be synced: after a power cut either file may be
+ * found. The file of before, written again as durably as any commit, makes it certain that nothing has happened. */
+static bool take_back(struct store *store, const struct step *commit)
+{
+    struct step before = {.kind = STEP_COMMIT, .path = commit->path, .config = store->tree->vm};
+    struct err err;
+    bool is_uncertain;
+
+    if (step_do(store, &before, &is_uncertain, &err))
+        return true;
+    log_debug("%s: cannot be taken back: %s", commit->path, err.text);
+    return false;
+}
+
 static void run_failed(struct store *store, const struct plan *plan, size_t index,
                        const struct store_machine *machine, bool is_uncertain)
 {
+    if (is_uncertain && take_back(store, &plan->steps[index]))
+        is_uncertain = false;
     if (is_uncertain) {
         store->is_uncertain = true;
         reload(store);

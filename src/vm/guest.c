@@ -258,10 +258,11 @@ bool guest_take_resources(struct guest *guest, struct err *err)
     return machine_take_host_resources(guest->machine, guest->config, err);
 }
 
-static void tops_give_up(struct guest *guest)
+void guest_give_up_tops(struct guest *guest)
 {
     struct err ignored;
 
+    config_free(TAKE(guest->next));
     for (size_t i = 0; i < guest->disk_count; i++)
         if (guest->engines[i])
             (void)!engine_prepare_top(guest->engines[i], /* path= */ NULL, &ignored);
@@ -277,7 +278,7 @@ bool guest_prepare_tops(struct guest *guest, const struct config *config, struct
         return err_oom(err);
     for (size_t i = 0; i < guest->disk_count; i++) {
         if (guest->engines[i] && !engine_prepare_top(guest->engines[i], config->disks[i].path, err)) {
-            tops_give_up(guest);
+            guest_give_up_tops(guest);
             return false;
         }
     }
@@ -316,7 +317,10 @@ struct save_context {
 
 static void save_at_instant(void *context)
 {
-    guest_switch_tops(((struct save_context *)context)->guest);
+    struct save_context *saving = context;
+
+    guest_switch_tops(saving->guest);
+    ram_save_hurry(saving->ram);
 }
 
 static bool save_failed(void *context, struct err *err)

@@ -51,6 +51,8 @@ void guest_release(struct guest *guest);
 bool guest_prepare_tops(struct guest *guest, const struct config *config, struct err *err) MUST_CHECK;
 /* Forwarded ports and the like, once the process that had them is gone. */
 bool guest_take_resources(struct guest *guest, struct err *err) MUST_CHECK;
+/* Prepared tops are given up. */
+void guest_give_up_tops(struct guest *guest);
 /* At once, in memory; nothing happens if no tops are prepared. */
 void guest_switch_tops(struct guest *guest);
 bool guest_flush(struct guest *guest, struct err *err) MUST_CHECK;

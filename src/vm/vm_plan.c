@@ -165,13 +165,37 @@ static bool machine_step(void *opaque, struct plan *plan, size_t index, struct e
     }
 }
 
+/* Does the VM's file name the prepared tops, for certain? */
+static bool tops_are_named(const struct vm *vm)
+{
+    const struct config *next = vm->present->next;
+    const struct config *named = vm_config(vm);
+
+    if (!next || store_is_uncertain(vm->store) || next->disk_count != named->disk_count)
+        return false;
+    for (size_t i = 0; i < next->disk_count; i++)
+        if (!next->disks[i].is_cdrom && strcmp(next->disks[i].path, named->disks[i].path) != 0)
+            return false;
+    return true;
+}
+
+/* The writes must go where the VM's file says. Behind the first commit of a snapshot that is the new tops, which are empty so far;
+ * else they are not its yet, or, where nobody knows which file a power cut would leave, may not become it: the old tops are right under
+ * both. */
+static void tops_set_right(struct vm *vm)
+{
+    if (tops_are_named(vm))
+        guest_switch_tops(vm->present);
+    else if (vm->present->next)
+        guest_give_up_tops(vm->present);
+}
+
 static void machine_abort(void *opaque, const struct plan *plan, size_t index)
 {
     struct plan_context *context = opaque;
     struct vm *vm = context->vm;
     struct err err;
 
-    (void)plan;
     (void)index;
     if (vm->target)
         guest_end(TAKE(vm->target), /* dropped= */ NULL, &err);
@@ -179,10 +203,11 @@ static void machine_abort(void *opaque, const struct plan *plan, size_t index)
         store_alive_unlock(vm->store);
         return;
     }
-    /* The VM's file may name the prepared tops already. They are empty, so that it is true so far; but the writes must go where
-     * it says from now on. */
-    guest_switch_tops(vm->present);
-    if (context->present_stopped && !machine_continue(vm->present->machine, &err))
+    tops_set_right(vm);
+    /* Where a power cut may bring back either file, what the guest wrote on could belong to neither. */
+    if (context->present_stopped && store_is_uncertain(vm->store))
+        log_error("%s: it is not known whether it is durable: the VM stays paused", plan->summary);
+    else if (context->present_stopped && !machine_continue(vm->present->machine, &err))
         log_error("the VM could not be set running again: %s", err.text);
 }
 
@@ -191,6 +216,10 @@ bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, stru
     struct plan_context context = {.vm = vm, .run = run};
     struct store_machine machine = {.step = machine_step, .abort = machine_abort, .context = &context};
 
+    if (store_is_uncertain(vm->store))
+        return err_set(err, ERR_STATE,
+                       "%s: an earlier change could not be made durable, and not be taken back: mend the file system, "
+                       "then stop the VM", plan->summary);
     return store_run(vm->store, plan, &machine, run->progress, err);
 }
 

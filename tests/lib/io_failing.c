@@ -24,6 +24,8 @@ static enum verdict judge(const struct io *io, unsigned call)
 
     if (failing->struck && failing->fault.forever)
         return FAIL;
+    if (failing->struck && failing->fault.again && (failing->fault.calls & call))
+        return FAIL;
     if (!(failing->fault.calls & call) || ++failing->count != failing->fault.nth)
         return PASS;
     failing->struck = true;

@@ -42,6 +42,7 @@ struct io_fault {
     uint64_t nth;     /* the nth of them from now on fails, 1 the next one; 0: none */
     int errnum;       /* as this */
     bool done_anyway; /* the failing call does its work first: its reply was lost */
+    bool again;       /* every later call that counts fails too */
     bool forever;     /* every call of any kind after it fails too: the power is off */
 };
 
