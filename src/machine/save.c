@@ -130,8 +130,8 @@ static bool set_limit(struct saving *saving)
 static bool give_pipe(struct saving *saving)
 {
     AUTO_FD int fd = saving->save->stream_fd;
-    fcntl(fd, F_SETPIPE_SZ,
-          PIPE_BYTES); /* fewer changes between QEMU and the reader; a refusal is harmless */
+    /* Fewer changes between QEMU and the reader; a refusal is harmless. */
+    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
     return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
 }
 

@@ -36,8 +36,8 @@ static bool send_text(struct fake *fake, const char *text, bool drip)
     char expanded[4096];
     size_t length = 0;
     for (const char *at = text; *at && length < sizeof(expanded) - sizeof(fake->id); at++)
-        length += *at == '$' ? (size_t)sprintf(expanded + length, "%s", fake->id)
-                             : (expanded[length] = *at, 1U);
+        length +=
+            *at == '$' ? (size_t)sprintf(expanded + length, "%s", fake->id) : (expanded[length] = *at, 1U);
     for (size_t i = 0; drip && i < length; i++)
         if (!send_all(fake, expanded + i, 1))
             return false;
@@ -52,8 +52,10 @@ static bool receive_byte(struct fake *fake, char *byte)
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec vector = {.iov_base = byte, .iov_len = 1};
-    struct msghdr message = {
-        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
     if (recvmsg(fake->peer, &message, MSG_CMSG_CLOEXEC) != 1)
         return false;
     const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
@@ -78,7 +80,8 @@ static bool read_line(struct fake *fake)
 
 static void sleep_ms(size_t milliseconds)
 {
-    struct timespec time = {.tv_sec = (time_t)(milliseconds / 1000), .tv_nsec = (long)(milliseconds % 1000) * 1000000};
+    struct timespec time = {.tv_sec = (time_t)(milliseconds / 1000),
+                            .tv_nsec = (long)(milliseconds % 1000) * 1000000};
     nanosleep(&time, NULL);
 }
 
@@ -96,8 +99,10 @@ static bool flood(struct fake *fake, size_t milliseconds)
 {
     for (size_t i = 0; i < milliseconds; i++) {
         for (int j = 0; j < 10; j++)
-            if (!send_text(fake, "{\"event\": \"RTC_CHANGE\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}}\r\n",
-                           false))
+            if (!send_text(
+                    fake,
+                    "{\"event\": \"RTC_CHANGE\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}}\r\n",
+                    false))
                 return false;
         sleep_ms(1);
     }
@@ -148,8 +153,8 @@ struct fake *fake_start(const char *socket_path, const struct fake_step *steps, 
     fake->count = count;
     fake->received_fd = -1;
     fake->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(fake->listener, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fake->listener, 4) != 0 ||
-        pthread_create(&fake->thread, NULL, run, fake) != 0)
+    if (bind(fake->listener, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+        listen(fake->listener, 4) != 0 || pthread_create(&fake->thread, NULL, run, fake) != 0)
         abort();
     return fake;
 }

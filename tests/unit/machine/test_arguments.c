@@ -24,12 +24,22 @@ static struct machine_launch launch;
 static int settings_make(void **state)
 {
     (void)state;
-    config = (struct config){.name = (char *)"web", .generation = 1, .memory_bytes = 64 << 20, .cpus = 2,
-                             .machine = (char *)"pc-i440fx-7.2", .cpu_model = (char *)"qemu64", .disks = disks, .nics = nics};
+    config = (struct config){.name = (char *)"web",
+                             .generation = 1,
+                             .memory_bytes = 64 << 20,
+                             .cpus = 2,
+                             .machine = (char *)"pc-i440fx-7.2",
+                             .cpu_model = (char *)"qemu64",
+                             .disks = disks,
+                             .nics = nics};
     strcpy(config.guid.text, "0F0E0D0C-0B0A-4908-8706-050403020100");
     qemu = (struct qemu){.path = "/usr/bin/qemu-system-x86_64", .version = "7.2.22", .major = 7, .minor = 2};
-    launch = (struct machine_launch){.qemu = &qemu, .config = &config, .accel = ACCEL_TCG, .dir = "/run/b/vm1",
-                                     .disk_sockets = sockets, .alive_fd = -1};
+    launch = (struct machine_launch){.qemu = &qemu,
+                                     .config = &config,
+                                     .accel = ACCEL_TCG,
+                                     .dir = "/run/b/vm1",
+                                     .disk_sockets = sockets,
+                                     .alive_fd = -1};
     err = ERR_INIT;
     return 0;
 }
@@ -111,15 +121,39 @@ static void assert_device(char **argv, const char *id, const char *expected)
 static void the_plain_machine_is_exactly_this(void **state)
 {
     static const char *const golden[] = {
-        "/usr/bin/qemu-system-x86_64", "-nodefaults", "-no-user-config", "-S", "-name", "guest=web", "-uuid",
-        "0F0E0D0C-0B0A-4908-8706-050403020100", "-sandbox",
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-machine",
-        "pc-i440fx-7.2,memory-backend=pc.ram,dump-guest-core=off,graphics=off", "-object",
-        "{\"qom-type\":\"memory-backend-ram\",\"id\":\"pc.ram\",\"size\":67108864}", "-accel", "tcg", "-cpu", "qemu64",
-        "-smp", "2,sockets=1,cores=2,threads=1", "-rtc", "base=utc,clock=vm", "-chardev",
-        "socket,id=monitor,path=/run/b/vm1/qmp.sock,server=on,wait=off", "-mon", "chardev=monitor,mode=control",
-        "-chardev", "socket,id=console,path=/run/b/vm1/console.sock,server=on,wait=off", "-device",
-        "{\"driver\":\"isa-serial\",\"id\":\"serial0\",\"chardev\":\"console\",\"index\":0}", "-display", "none", "-device",
+        "/usr/bin/qemu-system-x86_64",
+        "-nodefaults",
+        "-no-user-config",
+        "-S",
+        "-name",
+        "guest=web",
+        "-uuid",
+        "0F0E0D0C-0B0A-4908-8706-050403020100",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine",
+        "pc-i440fx-7.2,memory-backend=pc.ram,dump-guest-core=off,graphics=off",
+        "-object",
+        "{\"qom-type\":\"memory-backend-ram\",\"id\":\"pc.ram\",\"size\":67108864}",
+        "-accel",
+        "tcg",
+        "-cpu",
+        "qemu64",
+        "-smp",
+        "2,sockets=1,cores=2,threads=1",
+        "-rtc",
+        "base=utc,clock=vm",
+        "-chardev",
+        "socket,id=monitor,path=/run/b/vm1/qmp.sock,server=on,wait=off",
+        "-mon",
+        "chardev=monitor,mode=control",
+        "-chardev",
+        "socket,id=console,path=/run/b/vm1/console.sock,server=on,wait=off",
+        "-device",
+        "{\"driver\":\"isa-serial\",\"id\":\"serial0\",\"chardev\":\"console\",\"index\":0}",
+        "-display",
+        "none",
+        "-device",
         "vmgenid,guid=auto,id=vmgenid"};
     (void)state;
     char **argv = arguments();
@@ -140,18 +174,29 @@ static void each_disk_has_its_pinned_place(void **state)
     add_disk(BUS_SCSI, 1, true, NULL);
     add_disk(BUS_VIRTIO, 15, false, "/d/c.vhd");
     char **argv = arguments();
-#define BEHAVIOUR "\"werror\":\"enospc\",\"rerror\":\"report\",\"logical_block_size\":512,\"physical_block_size\":4096"
-    assert_device(argv, "ide0", "{\"driver\":\"ide-hd\",\"id\":\"ide0\",\"bus\":\"ide.0\",\"unit\":0,\"serial\":\"ide0\","
-                                "\"bootindex\":1,\"drive\":\"disk-ide0\"," BEHAVIOUR "}");
-    assert_device(argv, "scsi63", "{\"driver\":\"scsi-hd\",\"id\":\"scsi63\",\"bus\":\"scsi.0\",\"channel\":0,\"scsi-id\":0,"
-                                  "\"lun\":63,\"serial\":\"scsi63\",\"bootindex\":2,\"drive\":\"disk-scsi63\"," BEHAVIOUR "}");
-    assert_device(argv, "virtio15", "{\"driver\":\"virtio-blk-pci\",\"id\":\"virtio15\",\"bus\":\"pci.0\",\"addr\":\"0x1b\","
-                                    "\"num-queues\":2,\"serial\":\"virtio15\",\"bootindex\":3,\"drive\":\"disk-virtio15\"," BEHAVIOUR "}");
-    assert_device(argv, "ide3", "{\"driver\":\"ide-cd\",\"id\":\"ide3\",\"bus\":\"ide.1\",\"unit\":1,\"serial\":\"ide3\","
-                                "\"bootindex\":4,\"drive\":\"disk-ide3\"}");
-    assert_device(argv, "scsi1", "{\"driver\":\"scsi-cd\",\"id\":\"scsi1\",\"bus\":\"scsi.0\",\"channel\":0,\"scsi-id\":0,"
-                                 "\"lun\":1,\"serial\":\"scsi1\",\"bootindex\":5}");
-    assert_device(argv, "scsi", "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi\",\"bus\":\"pci.0\",\"addr\":\"0x03\",\"num_queues\":2}");
+#define BEHAVIOUR                                                                                            \
+    "\"werror\":\"enospc\",\"rerror\":\"report\",\"logical_block_size\":512,\"physical_block_size\":4096"
+    assert_device(argv, "ide0",
+                  "{\"driver\":\"ide-hd\",\"id\":\"ide0\",\"bus\":\"ide.0\",\"unit\":0,\"serial\":\"ide0\","
+                  "\"bootindex\":1,\"drive\":\"disk-ide0\"," BEHAVIOUR "}");
+    assert_device(argv, "scsi63",
+                  "{\"driver\":\"scsi-hd\",\"id\":\"scsi63\",\"bus\":\"scsi.0\",\"channel\":0,\"scsi-id\":0,"
+                  "\"lun\":63,\"serial\":\"scsi63\",\"bootindex\":2,\"drive\":\"disk-scsi63\"," BEHAVIOUR
+                  "}");
+    assert_device(
+        argv, "virtio15",
+        "{\"driver\":\"virtio-blk-pci\",\"id\":\"virtio15\",\"bus\":\"pci.0\",\"addr\":\"0x1b\","
+        "\"num-queues\":2,\"serial\":\"virtio15\",\"bootindex\":3,\"drive\":\"disk-virtio15\"," BEHAVIOUR
+        "}");
+    assert_device(argv, "ide3",
+                  "{\"driver\":\"ide-cd\",\"id\":\"ide3\",\"bus\":\"ide.1\",\"unit\":1,\"serial\":\"ide3\","
+                  "\"bootindex\":4,\"drive\":\"disk-ide3\"}");
+    assert_device(argv, "scsi1",
+                  "{\"driver\":\"scsi-cd\",\"id\":\"scsi1\",\"bus\":\"scsi.0\",\"channel\":0,\"scsi-id\":0,"
+                  "\"lun\":1,\"serial\":\"scsi1\",\"bootindex\":5}");
+    assert_device(argv, "scsi",
+                  "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi\",\"bus\":\"pci.0\",\"addr\":\"0x03\",\"num_"
+                  "queues\":2}");
     machine_arguments_free(argv);
 }
 
@@ -164,7 +209,8 @@ static void a_hard_disk_reconnects_for_a_day(void **state)
     assert_string_equal(json_string_value(json_object_get(node, "driver")), "nbd");
     assert_int_equal(json_integer_value(json_object_get(node, "reconnect-delay")), 86400);
     assert_string_equal(json_string_value(json_object_get(node, "discard")), "unmap");
-    assert_string_equal(json_string_value(json_object_get(json_object_get(node, "server"), "path")), "/run/b/vm1/disk.sock");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(node, "server"), "path")),
+                        "/run/b/vm1/disk.sock");
     json_decref(node);
     machine_arguments_free(argv);
 }
@@ -238,7 +284,8 @@ static void hostile_paths_stay_inside_their_values(void **state)
     assert_true(has(argv, "-name", "guest=a,,process=b"));
     assert_true(has(argv, "-kernel", HOSTILE));
     assert_true(has(argv, "-append", config.append));
-    assert_true(has(argv, "-chardev", "socket,id=monitor,path=/tmp/x,,server=off/qmp.sock,server=on,wait=off"));
+    assert_true(
+        has(argv, "-chardev", "socket,id=monitor,path=/tmp/x,,server=off/qmp.sock,server=on,wait=off"));
     assert_true(has(argv, "-netdev", "tap,id=net0,ifname=tap0,,script=/bin/sh,script=no,downscript=no"));
     json_decref(optical), json_decref(disk);
     machine_arguments_free(argv);
@@ -280,7 +327,8 @@ static void a_runtime_directory_too_long_for_sockets_is_refused(void **state)
 
 static void places_that_do_not_exist_are_refused(void **state)
 {
-    static const struct config_disk wrong[] = {{BUS_IDE, 4, false, NULL}, {BUS_VIRTIO, 16, false, NULL}, {BUS_VIRTIO, 0, true, NULL}};
+    static const struct config_disk wrong[] = {
+        {BUS_IDE, 4, false, NULL}, {BUS_VIRTIO, 16, false, NULL}, {BUS_VIRTIO, 0, true, NULL}};
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
         config.disk_count = 0;
@@ -343,19 +391,29 @@ static void forwards_bind_the_loopback_alone(void **state)
     nics[0].forwards = forwards;
     nics[0].forward_count = 2;
     char **argv = arguments();
-    assert_true(has(argv, "-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp:127.0.0.1:5353-:53"));
+    assert_true(
+        has(argv, "-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp:127.0.0.1:5353-:53"));
     machine_arguments_free(argv);
     launch.hold_host_resources = true;
     argv = arguments();
     assert_true(has(argv, "-netdev", "user,id=net0"));
-    assert_device(argv, "nic0", "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"bus\":\"pci.0\",\"addr\":\"0x04\",\"netdev\":\"net0\","
-                                "\"mac\":\"52:54:00:00:00:00\",\"romfile\":\"\"}");
+    assert_device(argv, "nic0",
+                  "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"bus\":\"pci.0\",\"addr\":\"0x04\","
+                  "\"netdev\":\"net0\","
+                  "\"mac\":\"52:54:00:00:00:00\",\"romfile\":\"\"}");
     machine_arguments_free(argv);
 }
 
 static void malformed_forwards_are_refused(void **state)
 {
-    static const char *const wrong[] = {"", "tcp", "tcp:1:2:3", "tcp:0:22", "tcp:22:65536", "sctp:1:2", "tcp:22:22,restrict=on", "tcp:-1:2",
+    static const char *const wrong[] = {"",
+                                        "tcp",
+                                        "tcp:1:2:3",
+                                        "tcp:0:22",
+                                        "tcp:22:65536",
+                                        "sctp:1:2",
+                                        "tcp:22:22,restrict=on",
+                                        "tcp:-1:2",
                                         "tcp:99999999999:1"};
     (void)state;
     add_nic(NIC_USER, NULL);
@@ -414,9 +472,13 @@ static void generation_2_has_firmware_and_sata_optical_drives(void **state)
     char **argv = arguments();
     json_t *nvram = json_of(argv, "-blockdev", "node-name", "nvram");
     assert_string_equal(json_string_value(json_object_get(nvram, "filename")), "/v/n,1.nvram");
-    assert_true(has(argv, "-machine", "pc-q35-7.2,memory-backend=pc.ram,dump-guest-core=off,graphics=off,pflash0=firmware,pflash1=nvram"));
+    assert_true(has(
+        argv, "-machine",
+        "pc-q35-7.2,memory-backend=pc.ram,dump-guest-core=off,graphics=off,pflash0=firmware,pflash1=nvram"));
     assert_true(has(argv, "-rtc", "base=utc,clock=host"));
-    assert_device(argv, "ide3", "{\"driver\":\"ide-cd\",\"id\":\"ide3\",\"bus\":\"ide.3\",\"unit\":0,\"serial\":\"ide3\",\"bootindex\":2}");
+    assert_device(argv, "ide3",
+                  "{\"driver\":\"ide-cd\",\"id\":\"ide3\",\"bus\":\"ide.3\",\"unit\":0,\"serial\":\"ide3\","
+                  "\"bootindex\":2}");
     json_decref(nvram);
     machine_arguments_free(argv);
     add_disk(BUS_IDE, 0, false, "/d/b.vhd");

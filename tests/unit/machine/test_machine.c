@@ -40,7 +40,8 @@ static int processes_end(void **state)
     (void)state;
     for (; started_count > 0; started_count--) {
         struct err ignored = ERR_INIT;
-        if (!machine_kill_stray(started[started_count - 1].pid, started[started_count - 1].start_time, &ignored))
+        if (!machine_kill_stray(started[started_count - 1].pid, started[started_count - 1].start_time,
+                                &ignored))
             continue; /* the test has ended it */
     }
     return 0;
@@ -55,12 +56,16 @@ static int settings_make(void **state)
     machine_type = NULL;
     if (!qemu_default_machine(&qemu, 1, &machine_type, &err))
         return -1;
-    config = (struct config){.name = (char *)"a, \"b\"", .generation = 1, .memory_bytes = MEMORY_BYTES, .cpus = 2,
-                             .machine = machine_type, .cpu_model = (char *)"qemu64"};
+    config = (struct config){.name = (char *)"a, \"b\"",
+                             .generation = 1,
+                             .memory_bytes = MEMORY_BYTES,
+                             .cpus = 2,
+                             .machine = machine_type,
+                             .cpu_model = (char *)"qemu64"};
     snprintf(dir, sizeof(dir), "%s/run, \"1'", scratch);
     strcpy(config.guid.text, "0F0E0D0C-0B0A-4908-8706-050403020100");
-    launch = (struct machine_launch){.qemu = &qemu, .config = &config, .accel = ACCEL_TCG, .dir = dir,
-                                     .alive_fd = -1};
+    launch = (struct machine_launch){
+        .qemu = &qemu, .config = &config, .accel = ACCEL_TCG, .dir = dir, .alive_fd = -1};
     return 0;
 }
 
@@ -177,9 +182,12 @@ static struct saved save(struct watch *watch, const char *name, bool stay_stoppe
     struct reader reader;
     struct saved saved = {.result = {.passes = 77}};
     struct progress progress = {.cancelled = is_cancelled, .context = watch};
-    struct machine_save options = {
-        .stream_fd = reader_start(&reader, name, stop_after), .at_instant = at_instant, .failed = other_end_failed,
-        .context = watch, .progress = &progress, .stay_stopped = stay_stopped};
+    struct machine_save options = {.stream_fd = reader_start(&reader, name, stop_after),
+                                   .at_instant = at_instant,
+                                   .failed = other_end_failed,
+                                   .context = watch,
+                                   .progress = &progress,
+                                   .stay_stopped = stay_stopped};
     err = ERR_INIT;
     saved.ok = machine_save(watch->machine, &options, &saved.result, &err);
     pthread_join(reader.thread, NULL); /* hangs if the write end is still open here or in QEMU */
@@ -273,7 +281,8 @@ static void the_accelerator_and_uuid_are_those_of_the_settings(void **state)
     (void)state;
     struct machine *machine = start();
     assert_true(machine_execute(machine, "query-uuid", NULL, -1, &value, &err));
-    assert_string_equal(json_string_value(json_object_get(value, "UUID")), "0f0e0d0c-0b0a-4908-8706-050403020100");
+    assert_string_equal(json_string_value(json_object_get(value, "UUID")),
+                        "0f0e0d0c-0b0a-4908-8706-050403020100");
     json_decref(value);
     assert_true(machine_execute(machine, "query-name", NULL, -1, &value, &err));
     assert_string_equal(json_string_value(json_object_get(value, "name")), "a, \"b\"");
@@ -300,8 +309,9 @@ static void a_running_machine_is_saved_and_goes_on(void **state)
         assert_true(saved.stream_bytes > 10000);
         assert_true(qmp_next_event(machine_qmp(watch.machine), 0, &event, &err));
         assert_null(event); /* the pause was the save's own business */
-        print_message("pause %llu us, %llu passes, %llu us in all\n", (unsigned long long)saved.result.pause_us,
-                      (unsigned long long)saved.result.passes, (unsigned long long)saved.result.total_us);
+        print_message("pause %llu us, %llu passes, %llu us in all\n",
+                      (unsigned long long)saved.result.pause_us, (unsigned long long)saved.result.passes,
+                      (unsigned long long)saved.result.total_us);
     }
     machine_kill(watch.machine);
 }
@@ -347,7 +357,8 @@ static void a_reader_that_is_gone_leaves_the_guest_running(void **state)
     for (int i = 0; i < 6; i++) {
         assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
         close(ends[0]);
-        struct machine_save options = {.stream_fd = ends[1], .at_instant = at_instant, .context = &watch, .stay_stopped = i % 2};
+        struct machine_save options = {
+            .stream_fd = ends[1], .at_instant = at_instant, .context = &watch, .stay_stopped = i % 2};
         assert_false(machine_save(watch.machine, &options, &result, &err));
         assert_int_equal(err.code, ERR_QEMU);
         assert_string_equal(run_state(watch.machine), "running");
@@ -356,7 +367,8 @@ static void a_reader_that_is_gone_leaves_the_guest_running(void **state)
     machine_kill(watch.machine);
 }
 
-/* All that is left may be in the pipe when the reader goes: then QEMU cannot know, and the save is good for it. */
+/* All that is left may be in the pipe when the reader goes: then QEMU cannot know, and the save is good for
+ * it. */
 static void a_reader_that_goes_early_leaves_the_guest_running(void **state)
 {
     static const size_t after[] = {1, 5000, 70000, 200000};
@@ -400,7 +412,8 @@ static void a_cancelled_save_leaves_the_guest_running(void **state)
 {
     (void)state;
     struct watch watch = {.machine = start_running()};
-    for (int i = 0; i < 20; i++) { /* at different moments: QEMU is easily caught in the middle of its switchover */
+    for (int i = 0; i < 20;
+         i++) { /* at different moments: QEMU is easily caught in the middle of its switchover */
         watch.cancel = true;
         assert_false(save(&watch, "stream", i % 2 == 1, SIZE_MAX).ok);
         assert_int_equal(err.code, ERR_CANCELLED);
@@ -500,7 +513,8 @@ static void a_restored_guest_never_writes_its_memory_file(void **state)
     launch.incoming = true;
     launch.memory_file = scratch_path("memory.bin");
     watch.machine = start();
-    assert_true(machine_load(watch.machine, open_stream("stream"), &err)); /* writes all pages over the 0xa5 */
+    assert_true(
+        machine_load(watch.machine, open_stream("stream"), &err)); /* writes all pages over the 0xa5 */
     assert_true(machine_continue(watch.machine, &err));
     nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     assert_true(save(&watch, "again", false, SIZE_MAX).ok);
@@ -608,7 +622,8 @@ static unsigned free_port(void)
 static bool listens(unsigned port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
     bool yes = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
     close(fd);
     return yes;
@@ -618,7 +633,8 @@ static void held_back_ports_are_taken_when_they_are_free(void **state)
 {
     char rule[32];
     char *forwards[] = {rule};
-    struct config_nic nic = {.kind = NIC_USER, .mac = "52:54:00:00:00:01", .forwards = forwards, .forward_count = 1};
+    struct config_nic nic = {
+        .kind = NIC_USER, .mac = "52:54:00:00:00:01", .forwards = forwards, .forward_count = 1};
     unsigned port = free_port();
     (void)state;
     snprintf(rule, sizeof(rule), "tcp:%u:22", port);

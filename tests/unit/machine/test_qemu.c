@@ -23,11 +23,7 @@ static struct qemu qemu;
 
 static int fresh(void **state)
 {
-    char *path = strdup(scratch_path("qemu"));
-    if (scratch[0] && scratch_remove(state) != 0)
-        return -1;
-    free(path);
-    if (scratch_make(state) != 0 || mkdir(scratch_path("run"), 0700) != 0)
+    if (scratch_remove(state) != 0 || scratch_make(state) != 0 || mkdir(scratch_path("run"), 0700) != 0)
         return -1;
     setenv("BOUGH_RUNTIME", scratch_path("run"), 1);
     setenv("BOUGH_QEMU", scratch_path("qemu"), 1);
@@ -72,8 +68,12 @@ static void a_version_from_7_2_on_is_taken(void **state)
 
 static void what_is_no_qemu_is_refused(void **state)
 {
-    static const char *const scripts[] = {"echo hello", "exit 0", "echo 'QEMU emulator version x'", SAYS("7.2.22") "; exit 3",
-                                          "kill -9 $$", "yes x | head -c 3000000"};
+    static const char *const scripts[] = {"echo hello",
+                                          "exit 0",
+                                          "echo 'QEMU emulator version x'",
+                                          SAYS("7.2.22") "; exit 3",
+                                          "kill -9 $$",
+                                          "yes x | head -c 3000000"};
     for (size_t i = 0; i < ARRAY_SIZE(scripts); i++) {
         assert_int_equal(fresh(state), 0);
         scratch_script("qemu", scripts[i]);
@@ -131,7 +131,8 @@ static void a_machine_type_must_be_in_its_list(void **state)
 {
     char *machine = NULL;
     (void)state;
-    scratch_script("qemu", "[ \"$1 $2\" = '-machine help' ] && { echo 'Supported machines are:'; echo 'pc-i440fx-7.2  Standard PC';"
+    scratch_script("qemu", "[ \"$1 $2\" = '-machine help' ] && { echo 'Supported machines are:'; echo "
+                           "'pc-i440fx-7.2  Standard PC';"
                            " echo 'pc-q35-7.1  Standard'; exit 0; }\n" SAYS("7.2.22"));
     assert_true(qemu_find(&qemu, &err));
     assert_true(qemu_check_machine(&qemu, "pc-i440fx-7.2", &err));
@@ -151,14 +152,19 @@ static void a_machine_type_must_be_in_its_list(void **state)
 
 /* --- its process --- */
 
-static struct config config = {.name = (char *)"x", .generation = 1, .memory_bytes = 1 << 20, .cpus = 1,
-                               .machine = (char *)"pc-i440fx-7.2", .cpu_model = (char *)"max"};
+static struct config config = {.name = (char *)"x",
+                               .generation = 1,
+                               .memory_bytes = 1 << 20,
+                               .cpus = 1,
+                               .machine = (char *)"pc-i440fx-7.2",
+                               .cpu_model = (char *)"max"};
 
 static bool start(struct machine **ret_machine, int alive_fd)
 {
     static struct machine_launch launch;
     snprintf(qemu.path, sizeof(qemu.path), "%s", scratch_path("qemu"));
-    launch = (struct machine_launch){.qemu = &qemu, .config = &config, .accel = ACCEL_TCG, .dir = scratch, .alive_fd = alive_fd};
+    launch = (struct machine_launch){
+        .qemu = &qemu, .config = &config, .accel = ACCEL_TCG, .dir = scratch, .alive_fd = alive_fd};
     return machine_start(&launch, ret_machine, &err);
 }
 
@@ -166,7 +172,8 @@ static void a_start_that_fails_gives_the_last_words(void **state)
 {
     struct machine *machine = NULL;
     (void)state;
-    scratch_script("qemu", "i=0; while [ $i -lt 100 ]; do echo \"line $i of much talk\"; i=$((i + 1)); done; echo 'qemu-system-x86_64: no luck' >&2; exit 7");
+    scratch_script("qemu", "i=0; while [ $i -lt 100 ]; do echo \"line $i of much talk\"; i=$((i + 1)); done; "
+                           "echo 'qemu-system-x86_64: no luck' >&2; exit 7");
     assert_false(start(&machine, -1));
     assert_null(machine);
     assert_int_equal(err.code, ERR_QEMU);
@@ -203,7 +210,8 @@ static void only_the_alive_descriptor_is_inherited(void **state)
     sigset_t blocked, before;
     int ends[2];
     (void)state;
-    scratch_script("qemu", "ls -l /proc/$$/fd >&2; grep -E 'Sig(Blk|Ign)' /proc/self/status >&2; cut -d' ' -f1,6 /proc/$$/stat >&2;"
+    scratch_script("qemu", "ls -l /proc/$$/fd >&2; grep -E 'Sig(Blk|Ign)' /proc/self/status >&2; cut -d' ' "
+                           "-f1,6 /proc/$$/stat >&2;"
                            "readlink /proc/$$/cwd >&2; exit 1");
     assert_int_equal(pipe(ends), 0); /* inheritable on purpose */
     int alive_fd = open(scratch_path("alive"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -225,7 +233,9 @@ static void only_the_alive_descriptor_is_inherited(void **state)
     long pid = 0, session = 0;
     char cwd[8];
     assert_non_null(mask);
-    assert_int_equal(sscanf(mask, "SigBlk: %lx SigIgn: %lx %ld %ld %7s", &blocked_bits, &ignored_bits, &pid, &session, cwd), 5);
+    assert_int_equal(sscanf(mask, "SigBlk: %lx SigIgn: %lx %ld %ld %7s", &blocked_bits, &ignored_bits, &pid,
+                            &session, cwd),
+                     5);
     assert_int_equal(blocked_bits, 0);
     assert_int_equal(ignored_bits & ~0x180000000UL, 0); /* but 32 and 33, the C library's own */
     assert_int_equal(pid, session);

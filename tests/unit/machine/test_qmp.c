@@ -17,9 +17,15 @@
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 
-#define RETURN_EMPTY {FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0}
-#define READ_LINE    {FAKE_READ, NULL, 0}
-#define EVENT(name)  "{\"event\": \"" name "\", \"timestamp\": {\"seconds\": 12, \"microseconds\": 345}}\r\n"
+#define RETURN_EMPTY                                                                                         \
+    {                                                                                                        \
+        FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0                                                      \
+    }
+#define READ_LINE                                                                                            \
+    {                                                                                                        \
+        FAKE_READ, NULL, 0                                                                                   \
+    }
+#define EVENT(name) "{\"event\": \"" name "\", \"timestamp\": {\"seconds\": 12, \"microseconds\": 345}}\r\n"
 
 static struct fake *fake;
 static struct err err;
@@ -34,7 +40,8 @@ static struct qmp *talk(const struct fake_step *steps, size_t count)
         assert_null(qmp);
     return qmp;
 }
-#define TALK(...) talk((const struct fake_step[]){__VA_ARGS__}, ARRAY_SIZE(((const struct fake_step[]){__VA_ARGS__})))
+#define TALK(...)                                                                                            \
+    talk((const struct fake_step[]){__VA_ARGS__}, ARRAY_SIZE(((const struct fake_step[]){__VA_ARGS__})))
 
 static void end(struct qmp *qmp)
 {
@@ -55,8 +62,9 @@ static void greeting_gives_the_version(void **state)
 static void lines_in_pieces_are_put_together(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK({FAKE_DRIP, FAKE_GREETING, 0}, READ_LINE, {FAKE_DRIP, "{\"return\": {}, \"id\": $}\r\n", 0},
-                           READ_LINE, {FAKE_DRIP, EVENT("STOP") "{\"return\": {\"a\": 7}, \"id\": $}\r\n", 0});
+    struct qmp *qmp =
+        TALK({FAKE_DRIP, FAKE_GREETING, 0}, READ_LINE, {FAKE_DRIP, "{\"return\": {}, \"id\": $}\r\n", 0},
+             READ_LINE, {FAKE_DRIP, EVENT("STOP") "{\"return\": {\"a\": 7}, \"id\": $}\r\n", 0});
     json_t *value = NULL, *event = NULL;
     assert_non_null(qmp);
     assert_true(qmp_execute(qmp, "x", NULL, -1, &value, &err));
@@ -71,8 +79,9 @@ static void lines_in_pieces_are_put_together(void **state)
 static void events_before_a_reply_stay_in_order(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE,
-                           {FAKE_SEND, EVENT("A") "\r\n" EVENT("B") "{\"return\": {}, \"id\": $}\r\n" EVENT("C"), 0});
+    struct qmp *qmp =
+        TALK(FAKE_WELCOME, READ_LINE,
+             {FAKE_SEND, EVENT("A") "\r\n" EVENT("B") "{\"return\": {}, \"id\": $}\r\n" EVENT("C"), 0});
     static const char *const names[] = {"A", "B", "C"};
     assert_non_null(qmp);
     assert_true(qmp_execute(qmp, "x", NULL, -1, NULL, &err));
@@ -90,7 +99,8 @@ static void events_before_a_reply_stay_in_order(void **state)
 static void put_back_events_come_first(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE, {FAKE_SEND, EVENT("A") EVENT("B") "{\"return\": {}, \"id\": $}\r\n", 0});
+    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE,
+                           {FAKE_SEND, EVENT("A") EVENT("B") "{\"return\": {}, \"id\": $}\r\n", 0});
     json_t *taken = json_array(), *event = NULL;
     assert_non_null(qmp);
     assert_true(qmp_execute(qmp, "x", NULL, -1, NULL, &err));
@@ -126,9 +136,11 @@ static void no_event_in_the_time_is_no_error(void **state)
 static void error_reply_carries_its_description(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE,
-                           {FAKE_SEND, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such thing\"}, \"id\": $}\r\n", 0},
-                           READ_LINE, RETURN_EMPTY);
+    struct qmp *qmp =
+        TALK(FAKE_WELCOME, READ_LINE,
+             {FAKE_SEND,
+              "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such thing\"}, \"id\": $}\r\n", 0},
+             READ_LINE, RETURN_EMPTY);
     json_t *value = json_true();
     assert_non_null(qmp);
     assert_false(qmp_execute(qmp, "fetch", NULL, -1, &value, &err));
@@ -144,8 +156,9 @@ static void error_reply_carries_its_description(void **state)
 static void late_reply_is_not_taken_for_the_next(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE, {FAKE_SLEEP, NULL, 200}, {FAKE_SEND, "{\"return\": 1, \"id\": $}\r\n", 0},
-                           READ_LINE, {FAKE_SEND, "{\"return\": 2, \"id\": $}\r\n", 0});
+    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE, {FAKE_SLEEP, NULL, 200},
+                           {FAKE_SEND, "{\"return\": 1, \"id\": $}\r\n", 0}, READ_LINE,
+                           {FAKE_SEND, "{\"return\": 2, \"id\": $}\r\n", 0});
     json_t *value = NULL;
     assert_non_null(qmp);
     assert_false(qmp_execute_timeout(qmp, "slow", NULL, -1, 50, NULL, &err));
@@ -171,8 +184,8 @@ static void endless_events_do_not_hold_a_command(void **state)
 static void a_long_line_is_read_and_an_endless_one_refused(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK(FAKE_WELCOME, {FAKE_SEND, "{\"event\": \"", 0}, {FAKE_FILL, NULL, 4U << 20}, {FAKE_SEND, "\"}\r\n", 0},
-                           {FAKE_FILL, NULL, 17U << 20}, {FAKE_SLEEP, NULL, 10});
+    struct qmp *qmp = TALK(FAKE_WELCOME, {FAKE_SEND, "{\"event\": \"", 0}, {FAKE_FILL, NULL, 4U << 20},
+                           {FAKE_SEND, "\"}\r\n", 0}, {FAKE_FILL, NULL, 17U << 20}, {FAKE_SLEEP, NULL, 10});
     json_t *event = NULL;
     assert_non_null(qmp);
     assert_true(qmp_next_event(qmp, 5000, &event, &err));
@@ -190,7 +203,8 @@ static void garbage_ends_the_connection(void **state)
     (void)state;
     memset(deep, '[', sizeof(deep) - 2);
     deep[sizeof(deep) - 2] = '\n';
-    const char *const lines[] = {"no json at all\r\n", "[1, 2]\r\n", "{\"return\": \r\n", "17\n", "{\"a\": \"\xff\xfe\"}\n", deep};
+    const char *const lines[] = {"no json at all\r\n",      "[1, 2]\r\n", "{\"return\": \r\n", "17\n",
+                                 "{\"a\": \"\xff\xfe\"}\n", deep};
     for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
         struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE, {FAKE_SEND, lines[i], 0}, READ_LINE);
         assert_non_null(qmp);
@@ -205,7 +219,8 @@ static void garbage_ends_the_connection(void **state)
 static void close_in_the_middle_is_a_broken_pipe(void **state)
 {
     (void)state;
-    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE, {FAKE_SEND, EVENT("SHUTDOWN") "{\"return\": {}, \"i", 0}, {FAKE_CLOSE, NULL, 0});
+    struct qmp *qmp = TALK(FAKE_WELCOME, READ_LINE, {FAKE_SEND, EVENT("SHUTDOWN") "{\"return\": {}, \"i", 0},
+                           {FAKE_CLOSE, NULL, 0});
     json_t *event = NULL;
     assert_non_null(qmp);
     assert_false(qmp_execute(qmp, "x", NULL, -1, NULL, &err));
@@ -233,7 +248,8 @@ static void command_arguments_and_descriptor_arrive(void **state)
     const char *line = strchr(received, '\n') + 1;
     json_t *command = json_loads(line, 0, NULL);
     assert_string_equal(json_string_value(json_object_get(command, "execute")), "getfd");
-    assert_string_equal(json_string_value(json_object_get(json_object_get(command, "arguments"), "fdname")), "a, \"b\"\n");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(command, "arguments"), "fdname")),
+                        "a, \"b\"\n");
     assert_int_equal(strchr(line, '\n')[1], '\0'); /* one line */
     json_decref(command);
     assert_true(fd >= 0);
@@ -261,8 +277,9 @@ static void a_monitor_that_takes_nothing_times_out(void **state)
 static void a_greeting_that_is_none_is_refused(void **state)
 {
     (void)state;
-    const char *const greetings[] = {"SSH-2.0-x\r\n", "{\"hello\": 1}\r\n", "{\"QMP\": {\"version\": {\"qemu\": {\"major\": \"7\"}}}}\n",
-                                     "{\"QMP\": {\"version\": {\"qemu\": {\"major\": -1, \"minor\": 0, \"micro\": 0}}}}\n"};
+    const char *const greetings[] = {
+        "SSH-2.0-x\r\n", "{\"hello\": 1}\r\n", "{\"QMP\": {\"version\": {\"qemu\": {\"major\": \"7\"}}}}\n",
+        "{\"QMP\": {\"version\": {\"qemu\": {\"major\": -1, \"minor\": 0, \"micro\": 0}}}}\n"};
     for (size_t i = 0; i < ARRAY_SIZE(greetings); i++) {
         assert_null(TALK({FAKE_SEND, greetings[i], 0}, READ_LINE));
         assert_int_equal(err.code, ERR_PROTOCOL);

@@ -1,4 +1,5 @@
-/* What a save does with news that a real QEMU gives only now and then, told by a monitor that follows a script. */
+/* What a save does with news that a real QEMU gives only now and then, told by a monitor that follows a
+ * script. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,20 +15,37 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define READ_LINE      {FAKE_READ, NULL, 0}
-#define ANSWER(value)  READ_LINE, {FAKE_SEND, "{\"return\": " value ", \"id\": $}\r\n", 0}
-#define REFUSE(why)    READ_LINE, {FAKE_SEND, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"" why "\"}, \"id\": $}\r\n", 0}
-#define STATUS(state)  ANSWER("{\"status\": \"" state "\", \"running\": false}")
+#define READ_LINE                                                                                            \
+    {                                                                                                        \
+        FAKE_READ, NULL, 0                                                                                   \
+    }
+#define ANSWER(value)                                                                                        \
+    READ_LINE,                                                                                               \
+    {                                                                                                        \
+        FAKE_SEND, "{\"return\": " value ", \"id\": $}\r\n", 0                                               \
+    }
+#define REFUSE(why)                                                                                          \
+    READ_LINE,                                                                                               \
+    {                                                                                                        \
+        FAKE_SEND, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"" why "\"}, \"id\": $}\r\n", 0     \
+    }
+#define STATUS(state) ANSWER("{\"status\": \"" state "\", \"running\": false}")
 #define EVENT_AT(name, data, at)                                                                             \
-    {FAKE_SEND, "{\"event\": \"" name "\", \"data\": {" data "}, \"timestamp\": {\"seconds\": 5, \"microseconds\": " at "}}\r\n", 0}
+    {                                                                                                        \
+        FAKE_SEND,                                                                                           \
+            "{\"event\": \"" name "\", \"data\": {" data                                                     \
+            "}, \"timestamp\": {\"seconds\": 5, \"microseconds\": " at "}}\r\n",                             \
+            0                                                                                                \
+    }
 #define EVENT(name, data) EVENT_AT(name, data, "100")
 #define MIGRATION(status) EVENT("MIGRATION", "\"status\": \"" status "\"")
 #define PASS              EVENT("MIGRATION_PASS", "\"pass\": 1")
 /* From the greeting until `migrate` is accepted, for a guest in that state. */
 #define BEGUN(state)                                                                                         \
     FAKE_WELCOME, STATUS(state),                                                                             \
-        ANSWER("[{\"capability\": \"events\", \"state\": false}, {\"capability\": \"xbzrle\", \"state\": true}]"), ANSWER("{}"), \
-        ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), MIGRATION("setup"), MIGRATION("active")
+        ANSWER("[{\"capability\": \"events\", \"state\": false}, {\"capability\": \"xbzrle\", \"state\": "   \
+               "true}]"),                                                                                    \
+        ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), MIGRATION("setup"), MIGRATION("active")
 #define FINISHED ANSWER("{}"), MIGRATION("device"), MIGRATION("completed")
 
 static unsigned instants;
@@ -47,7 +65,8 @@ static bool save(const struct fake_step *steps, size_t count)
 {
     struct machine machine = {.pidfd = -1, .dir = scratch};
     struct fake *fake = fake_start(scratch_path("qmp.sock"), steps, count);
-    struct machine_save options = {.stream_fd = open("/dev/null", O_WRONLY | O_CLOEXEC), .at_instant = at_instant};
+    struct machine_save options = {.stream_fd = open("/dev/null", O_WRONLY | O_CLOEXEC),
+                                   .at_instant = at_instant};
     json_t *event = NULL;
     instants = 0;
     err = ERR_INIT;
@@ -64,7 +83,8 @@ static bool save(const struct fake_step *steps, size_t count)
     fake_finish(fake, &received, NULL);
     return ok;
 }
-#define SAVE(...) save((const struct fake_step[]){__VA_ARGS__}, ARRAY_SIZE(((const struct fake_step[]){__VA_ARGS__})))
+#define SAVE(...)                                                                                            \
+    save((const struct fake_step[]){__VA_ARGS__}, ARRAY_SIZE(((const struct fake_step[]){__VA_ARGS__})))
 
 static unsigned times_sent(const char *command)
 {
@@ -83,8 +103,9 @@ static const char *left_event(size_t index)
 static void the_pause_is_from_stop_to_resume(void **state)
 {
     (void)state;
-    assert_true(SAVE(BEGUN("running"), PASS, PASS, EVENT_AT("STOP", "", "1000"), MIGRATION("pre-switchover"), FINISHED, READ_LINE,
-                     EVENT_AT("RESUME", "", "5500"), {FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0}, READ_LINE));
+    assert_true(SAVE(BEGUN("running"), PASS, PASS, EVENT_AT("STOP", "", "1000"), MIGRATION("pre-switchover"),
+                     FINISHED, READ_LINE, EVENT_AT("RESUME", "", "5500"),
+                     {FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0}, READ_LINE));
     assert_int_equal(result.pause_us, 4500);
     assert_int_equal(result.passes, 2);
     assert_int_equal(instants, 1);
@@ -96,8 +117,9 @@ static void the_pause_is_from_stop_to_resume(void **state)
 static void a_guest_that_stopped_for_an_io_error_stays_so(void **state)
 {
     (void)state;
-    assert_true(SAVE(BEGUN("running"), EVENT("BLOCK_IO_ERROR", "\"action\": \"stop\", \"nospace\": true"), EVENT("STOP", ""),
-                     STATUS("io-error"), MIGRATION("pre-switchover"), FINISHED, READ_LINE));
+    assert_true(SAVE(BEGUN("running"), EVENT("BLOCK_IO_ERROR", "\"action\": \"stop\", \"nospace\": true"),
+                     EVENT("STOP", ""), STATUS("io-error"), MIGRATION("pre-switchover"), FINISHED,
+                     READ_LINE));
     assert_int_equal(times_sent("cont"), 0);
     assert_int_equal(result.pause_us, 0);
     assert_int_equal(json_array_size(events), 2);
@@ -108,7 +130,8 @@ static void a_guest_that_stopped_for_an_io_error_stays_so(void **state)
 static void a_guest_whose_own_stop_has_no_reason_stays_so(void **state)
 {
     (void)state;
-    assert_true(SAVE(BEGUN("running"), EVENT("STOP", ""), STATUS("shutdown"), MIGRATION("pre-switchover"), FINISHED, READ_LINE));
+    assert_true(SAVE(BEGUN("running"), EVENT("STOP", ""), STATUS("shutdown"), MIGRATION("pre-switchover"),
+                     FINISHED, READ_LINE));
     assert_int_equal(times_sent("cont"), 0);
 }
 
@@ -135,8 +158,9 @@ static void a_failed_save_does_not_wake_a_guest_that_stopped_itself(void **state
 static void continuing_waits_until_qemu_is_ready(void **state)
 {
     (void)state;
-    assert_true(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), FINISHED, REFUSE("Migration is not finalized yet"),
-                     STATUS("finish-migrate"), REFUSE("Migration is not finalized yet"), STATUS("finish-migrate"), ANSWER("{}"),
+    assert_true(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), FINISHED,
+                     REFUSE("Migration is not finalized yet"), STATUS("finish-migrate"),
+                     REFUSE("Migration is not finalized yet"), STATUS("finish-migrate"), ANSWER("{}"),
                      READ_LINE));
     assert_int_equal(times_sent("cont"), 3);
 }
@@ -144,8 +168,9 @@ static void continuing_waits_until_qemu_is_ready(void **state)
 static void a_failure_that_left_it_paused_is_set_right(void **state)
 {
     (void)state;
-    assert_false(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), ANSWER("{}"), MIGRATION("failed"), ANSWER("{}"),
-                      ANSWER("{\"status\": \"cancelling\"}"), REFUSE("not in that state"), ANSWER("{\"status\": \"failed\"}"), STATUS("postmigrate"),
+    assert_false(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), ANSWER("{}"),
+                      MIGRATION("failed"), ANSWER("{}"), ANSWER("{\"status\": \"cancelling\"}"),
+                      REFUSE("not in that state"), ANSWER("{\"status\": \"failed\"}"), STATUS("postmigrate"),
                       ANSWER("{}"), READ_LINE));
     assert_int_equal(err.code, ERR_QEMU);
     assert_int_equal(times_sent("migrate_cancel"), 1);
@@ -165,11 +190,13 @@ static void news_of_an_earlier_save_is_not_taken_for_this_one(void **state)
 {
     (void)state;
     assert_true(SAVE({FAKE_SEND, FAKE_GREETING, 0}, READ_LINE,
-                     {FAKE_SEND, "{\"event\": \"MIGRATION\", \"data\": {\"status\": \"cancelled\"}}\r\n"
-                      "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"action\": \"stop\"}}\r\n{\"return\": {}, \"id\": $}\r\n", 0},
-                     STATUS("running"), ANSWER("[]"),
-                     ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), EVENT("STOP", ""), MIGRATION("pre-switchover"), FINISHED,
-                     ANSWER("{}"), READ_LINE));
+                     {FAKE_SEND,
+                      "{\"event\": \"MIGRATION\", \"data\": {\"status\": \"cancelled\"}}\r\n"
+                      "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"action\": \"stop\"}}\r\n{\"return\": {}, "
+                      "\"id\": $}\r\n",
+                      0},
+                     STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"),
+                     EVENT("STOP", ""), MIGRATION("pre-switchover"), FINISHED, ANSWER("{}"), READ_LINE));
     assert_int_equal(times_sent("cont"), 1);
     assert_int_equal(json_array_size(events), 1);
 }
@@ -177,12 +204,17 @@ static void news_of_an_earlier_save_is_not_taken_for_this_one(void **state)
 /* Each pass that does not bring the end allows a longer pause, and in the end any. */
 static void copying_without_end_is_ended_by_a_longer_pause(void **state)
 {
-#define PASS_AND_LOOK PASS, {FAKE_SLEEP, NULL, 30}
-#define LONGER        PASS, ANSWER("{}"), PASS_AND_LOOK
+#define PASS_AND_LOOK                                                                                        \
+    PASS,                                                                                                    \
+    {                                                                                                        \
+        FAKE_SLEEP, NULL, 30                                                                                 \
+    }
+#define LONGER PASS, ANSWER("{}"), PASS_AND_LOOK
     static const char *const milliseconds[] = {"3", "10", "40", "160", "640", "2000000"};
     (void)state;
-    assert_true(SAVE(BEGUN("running"), PASS_AND_LOOK, PASS_AND_LOOK, PASS_AND_LOOK, PASS_AND_LOOK, LONGER, LONGER, LONGER, LONGER, PASS,
-                     ANSWER("{}"), EVENT("STOP", ""), MIGRATION("pre-switchover"), FINISHED, ANSWER("{}"), READ_LINE));
+    assert_true(SAVE(BEGUN("running"), PASS_AND_LOOK, PASS_AND_LOOK, PASS_AND_LOOK, PASS_AND_LOOK, LONGER,
+                     LONGER, LONGER, LONGER, PASS, ANSWER("{}"), EVENT("STOP", ""),
+                     MIGRATION("pre-switchover"), FINISHED, ANSWER("{}"), READ_LINE));
     assert_int_equal(times_sent("migrate-set-parameters"), ARRAY_SIZE(milliseconds));
     const char *at = received;
     for (size_t i = 0; i < ARRAY_SIZE(milliseconds); i++) {
@@ -198,6 +230,14 @@ static void a_monitor_that_breaks_is_an_error(void **state)
     (void)state;
     assert_false(SAVE(BEGUN("running"), PASS, {FAKE_SEND, "rubbish\r\n", 0}, READ_LINE));
     assert_int_equal(err.code, ERR_PROTOCOL);
+}
+
+static void a_guest_that_sleeps_is_not_saved_by_an_old_qemu(void **state)
+{
+    (void)state;
+    assert_false(SAVE(FAKE_WELCOME, STATUS("suspended"), READ_LINE));
+    assert_int_equal(err.code, ERR_STATE);
+    assert_int_equal(times_sent("migrate"), 0);
 }
 
 static int done(void **state)
@@ -221,6 +261,7 @@ int main(void)
         cmocka_unit_test(news_of_an_earlier_save_is_not_taken_for_this_one),
         cmocka_unit_test(copying_without_end_is_ended_by_a_longer_pause),
         cmocka_unit_test(a_monitor_that_breaks_is_an_error),
+        cmocka_unit_test(a_guest_that_sleeps_is_not_saved_by_an_old_qemu),
     };
     return cmocka_run_group_tests_name("save", tests, scratch_make, done);
 }
