@@ -2,6 +2,7 @@
 
 #include "bytes.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -15,7 +16,8 @@ static void help_print(const struct cli_syntax *syntax)
 {
     const struct cli_command *command = cli_command();
 
-    printf("usage: bough %s %s\n\n%s.\n", cli_verb(), command->usage, command->summary);
+    printf("usage: bough %s %s\n\n%c%s.\n", cli_verb(), command->usage,
+           toupper((unsigned char)command->summary[0]), command->summary + 1);
     if (syntax->option_count > 0)
         printf("\n");
     for (size_t i = 0; i < syntax->option_count; i++) {

@@ -16,7 +16,7 @@ int cmd_disk(int argc, char **argv)
 {
     static const struct cli_table TABLE = {
         .prefix = "bough disk",
-        .summary = "work on virtual disk files, with no VM needed",
+        .summary = "Work on virtual disk files, with no VM needed",
         .commands = COMMANDS,
         .count = ARRAY_SIZE(COMMANDS),
     };

@@ -35,7 +35,7 @@ class ConsoleProgram:
         end = time.monotonic() + deadline_s
         while not (found := re.search(pattern, self.text)):
             left = end - time.monotonic()
-            assert left > 0, f"{pattern!r} did not come: {self.text[-300:]!r}"
+            assert left > 0, f"{pattern!r} did not come: {self.text!r}"
             if select.select([self.process.stdout], [], [], left)[0]:
                 more = os.read(self.process.stdout.fileno(), 65536)
                 assert more, f"the console ended: {self.process.communicate()[1]!r}"
