@@ -453,7 +453,7 @@ static void a_power_cut_while_creating_leaves_a_vm_or_none(void **state)
     for (uint64_t nth = 1; struck; nth++) {
         struct place place;
         struct err err;
-        char **names, *dir;
+        char **names, *dir = NULL;
         place_new(&place, IO_MEMORY_FORGETS);
         io_memory_sync_all(place.memory);
         io_failing_set(place.failing, (struct io_fault){.calls = IO_CALLS_CHANGES,

@@ -56,7 +56,8 @@ static inline struct tree *sample_tree(struct config *vm, struct config **snapsh
     struct tree *tree;
     struct err err;
 
-    memcpy(array, snapshots, count * sizeof(struct config *));
+    for (size_t i = 0; i < count; i++)
+        array[i] = snapshots[i];
     sample_check(tree_new(SAMPLE_DIR, vm, array, count, &tree, &err), &err);
     return tree;
 }
