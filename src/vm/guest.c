@@ -191,7 +191,6 @@ static bool process_start(const struct guest *guest, const struct guest_options 
         .nvram = options->nvram,
     };
     bool started = machine_start(&launch, &machine, err) &&
-                   runtime_record_process(dir, machine_pid(machine), machine_start_time(machine), err) &&
                    (!options->state_path || state_load(machine, options->state_path, err));
     if (!started) {
         machine_kill(machine);

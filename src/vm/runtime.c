@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define PROCESS_RECORD "process"
 /* The longest name of a socket in a process directory; a path to one must fit into sockaddr_un. */
 #define SOCKET_PATH_MAX 107
 #define SOCKET_NAME_ROOM 24
@@ -96,18 +95,6 @@ bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err)
     return err_set(err, ERR_INTERNAL, "%s: a thousand process folders are left in it", dir);
 }
 
-bool runtime_record_process(const char *process_dir, pid_t pid, uint64_t start_time, struct err *err)
-{
-    char text[64];
-    bool renamed;
-    AUTO_FREE char *path = path_join(process_dir, PROCESS_RECORD);
-
-    if (!path)
-        return err_oom(err);
-    int length = snprintf(text, sizeof text, "%d %" PRIu64 "\n", (int)pid, start_time);
-    return file_replace(&io_real, path, text, (size_t)length, &renamed, err);
-}
-
 static int remove_entry(void *context, const char *name)
 {
     AUTO_FREE char *path = path_join(context, name);
@@ -144,47 +131,4 @@ void runtime_sweep(const char *dir)
     struct err ignored;
 
     (void)!io_list(&io_real, dir, sweep_entry, (void *)dir, &ignored);
-}
-
-struct process_scan {
-    const char *dir;
-    bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time, struct err *err);
-    void *context;
-    struct err *err;
-    bool failed;
-};
-
-static int scan_entry(void *context, const char *name)
-{
-    struct process_scan *scan = context;
-    AUTO_FREE char *process_dir = path_join(scan->dir, name);
-    AUTO_FREE char *record = process_dir ? path_join(process_dir, PROCESS_RECORD) : NULL;
-    AUTO_BUF struct buf text = BUF_INIT;
-    struct err ignored;
-    int pid;
-    uint64_t start_time;
-
-    if (!record)
-        return ENOMEM;
-    if (!is_process_dir(name) || !file_read_all(&io_real, record, 64, &text, &ignored))
-        return 0;
-    if (sscanf((const char *)text.data, "%d %" SCNu64, &pid, &start_time) != 2 || pid <= 1)
-        return 0;
-    scan->failed = !scan->each(scan->context, process_dir, pid, start_time, scan->err);
-    return scan->failed ? ECANCELED : 0;
-}
-
-bool runtime_each_process(const char *dir,
-                          bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time,
-                                       struct err *err),
-                          void *context, struct err *err)
-{
-    struct process_scan scan = {.dir = dir, .each = each, .context = context, .err = err};
-    struct err list_err;
-
-    if (io_list(&io_real, dir, scan_entry, &scan, &list_err))
-        return true;
-    if (!scan.failed)
-        *err = list_err;
-    return false;
 }

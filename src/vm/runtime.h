@@ -1,11 +1,8 @@
-/* The runtime directory of a VM: sockets, and records of the processes that belong to it. It lives on a file system that
- * dies with the host, because what it tells is true no longer than that. */
+/* The runtime directory of a VM: the sockets and logs of its processes. It lives on a file system that dies with the host, because what
+ * it tells is true no longer than that. */
 #pragma once
 
 #include "err.h"
-
-#include <stdint.h>
-#include <sys/types.h>
 
 #define RUNTIME_CONTROL_SOCKET "control.sock"
 #define RUNTIME_WORKER_LOG     "worker.log"
@@ -17,14 +14,7 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err) MUST_CHECK
 
 /* A directory for one QEMU process in it, fresh and empty: a number. Owned string. */
 bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err) MUST_CHECK;
-/* Notes in a process directory which process it is. */
-bool runtime_record_process(const char *process_dir, pid_t pid, uint64_t start_time, struct err *err) MUST_CHECK;
 /* Removes a process directory and all in it. What is not there is fine. */
 void runtime_remove(const char *process_dir);
 /* Removes all process directories: nothing of the VM is alive. */
 void runtime_sweep(const char *dir);
-/* Calls each for every recorded process, with its directory. Ends early when it fails. */
-bool runtime_each_process(const char *dir,
-                          bool (*each)(void *context, const char *process_dir, pid_t pid, uint64_t start_time,
-                                       struct err *err),
-                          void *context, struct err *err) MUST_CHECK;

@@ -32,6 +32,6 @@ int vm_monitor_fd(const struct vm *vm);
 /* Takes QEMU's events, and its end: then the VM is Off and its disks are closed. */
 void vm_handle_events(struct vm *vm);
 
-/* Ends a machine whose worker is gone (`stop --force` of an unmanaged VM): the recorded process, by pid and start time. The VM
- * is Off behind it, and recovered when it is opened next. ERR_STATE if no such process is on record. */
+/* Ends a machine whose worker is gone (`stop --force` of an unmanaged VM). The VM is Off behind it, and recovered when it is opened
+ * next. ERR_STATE if it lives on: not on this host, or another user's. */
 bool vm_end_unmanaged(const char *vm_dir, struct err *err) MUST_CHECK;
