@@ -60,7 +60,7 @@ class Seen:
         self.step = console.step()
         self.hash = console.command("hash")
         self.process = console.run("pidof sleep")[1]
-        self.files = console.run("find /disk/etc -type f | wc -l; cat /disk/etc/motd")[1]
+        self.files = console.run("find /disk/etc -type f 2>/dev/null | wc -l; cat /disk/etc/motd 2>/dev/null")[1]
         self.hardware = console.run("nproc; grep MemTotal /proc/meminfo; cat /sys/block/vda/size")[1]
 
     def tell(self):

@@ -123,7 +123,7 @@ def claim_apply_can_keep_the_present_first(home):
 
 
 def claim_revert_without_a_snapshot_is_refused(home):
-    vm = create(home)
+    create(home)
     with unchanged(home):
         told = home.run("revert", "v")
         assert told.returncode in (STATE, NOT_FOUND) and "bough: revert: v: " in told.stderr, told

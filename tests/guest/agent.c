@@ -619,6 +619,8 @@ int main(void)
         uint64_t now = now_ms();
         int wait_ms = step_ms <= 0 ? -1 : next > now ? (int)(next - now) : 0;
         int ready = poll(events, 2, wait_ms);
+        while (waitpid(-1, NULL, WNOHANG) > 0) { /* orphans are the first process's to bury */
+        }
         if (ready > 0 && events[0].revents != 0)
             read_console();
         if (ready > 0 && events[1].revents != 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from bough_test import (AMBIGUOUS, CORRUPT, EXISTS, INVALID, MISMATCH, NO_SPACE, NOT_FOUND, QEMU,  # noqa: E402
-                        UNSUPPORTED, USAGE, Skip, file_system_check, flattened_by_7zip, main, sha256)
+                        UNSUPPORTED, USAGE, Skip, file_system_check, flattened_by_7zip, main, sha256, wait_until)
 
 
 def contents(folder):
@@ -25,7 +25,7 @@ def unchanged(home, action):
     action()
     after = contents(home.machines)
     assert after == before, f"changed: {sorted(set(after.items()) ^ set(before.items()))}"
-    assert home.processes() == [], "a process is left"
+    wait_until(lambda: home.processes() == [], 5, "the end of every process")
 
 
 def patch(file, offset, data):

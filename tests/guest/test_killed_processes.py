@@ -151,10 +151,10 @@ def claim_what_the_guest_synced_survives_the_death_of_worker_and_qemu(home):
     kill(shown["worker_pid"])
     kill(shown["qemu_pid"])
     assert vm.state() == "off"
-    vm.do("start")
-    assert vm.console().ready()
     assert b"precious" in flattened_by_7zip(vm.disk())
+    vm.do("start")
     again = vm.console()
+    again.ready()
     assert again.run("cat /disk/file") == (0, ["precious"])
 
 
