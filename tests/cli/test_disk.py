@@ -78,5 +78,26 @@ def claim_map_names_the_file_of_every_byte(home):
                     {"start": 3 << 20, "length": 7 << 20, "file": None}], rows
 
 
+def claim_a_moved_parent_is_reconnected(home):
+    base, child, moved = home.dir / "base.vhd", home.dir / "child.avhd", home.dir / "far" / "b.vhd"
+    moved.parent.mkdir()
+    home.bough("disk", "create", base, "--size", "10M")
+    home.bough("disk", "create", child, "--parent", base)
+    base.rename(moved)
+    home.refused(NOT_FOUND, "disk", "info", child)
+    home.refused(INVALID, "disk", "reconnect", child, child, "--force")
+    home.bough("disk", "reconnect", child, moved)
+    assert home.json("disk", "info", child)["layers"][1]["path"] == str(moved)
+    assert home.json("disk", "check", child) == []
+    home.refused(INVALID, "disk", "reconnect", moved, child, says="has no parent")
+    other = home.dir / "other.vhd"
+    home.bough("disk", "create", other, "--size", "10M")
+    before = child.read_bytes()
+    home.refused(MISMATCH, "disk", "reconnect", child, other, says="[0-9a-f]{32}")
+    assert child.read_bytes() == before
+    home.bough("disk", "reconnect", child, other, "--force")
+    assert home.json("disk", "info", child)["layers"][1]["path"] == str(other)
+
+
 if __name__ == "__main__":
     main(globals())

@@ -151,7 +151,7 @@ def claim_dry_run_shows_the_plan_and_changes_nothing(home):
     vm.snapshot("two")
     vm.do("apply", one)
     with unchanged(home):
-        for command in (["snapshot", "v"], ["apply", "v", "one"], ["revert", "v"], ["delete", "v", "two"],
+        for command in (["snapshot", "v", "--name", "n"], ["apply", "v", "one"], ["revert", "v"], ["delete", "v", "two"],
                         ["delete", "v", "one", "--subtree"], ["set", "v", "cpus=2"]):
             lines = home.bough(*command, "--dry-run").splitlines()
             assert len(lines) >= 2 and re.match(r"^  1\. [a-z-]+ ", lines[1]), (command, lines)
