@@ -12,4 +12,5 @@ int cmd_disk_check(int argc, char **argv);
 int cmd_disk_create(int argc, char **argv);
 int cmd_disk_info(int argc, char **argv);
 int cmd_disk_map(int argc, char **argv);
+int cmd_disk_reconnect(int argc, char **argv);
 int cmd_disk_serve(int argc, char **argv);

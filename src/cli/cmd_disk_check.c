@@ -3,7 +3,7 @@
 #include "cli_output.h"
 #include "cli_progress.h"
 #include "cli_text.h"
-#include "disk_check.h"
+#include "disk_tools.h"
 
 #include <stdio.h>
 

@@ -1,4 +1,4 @@
-#include "disk_check.h"
+#include "disk_tools.h"
 
 #include "bytes.h"
 #include "disk_private.h"

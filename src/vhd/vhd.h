@@ -34,6 +34,12 @@ struct vhd_create_options {
 bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options,
                 struct err *err) MUST_CHECK;
 
+/* Makes parent_path the parent of the differencing image at path: its id and its place, as they are now. Nothing is
+ * written over but, at last, the footers: a new header with new locators goes behind all else, so that at every instant
+ * the image has either its old parent or the new one, whole. The caller answers for the content. Durable on return.
+ * Errors: ERR_INVALID (no differencing image, the image itself), and those of opening either. */
+bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err) MUST_CHECK;
+
 /* --- open --- */
 /* An open image. To be read, not changed, outside src/vhd. */
 struct vhd {

@@ -10,8 +10,7 @@
 #include "bytes.h"
 #include "file.h"
 #include "guid.h"
-#include "utf16.h"
-#include "vhd_paths.h"
+#include "vhd_link.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,7 @@
 #define DYNAMIC_BAT       0x600U
 #define W2KU_OFFSET       0x1000U
 #define PAGE              4096U
-#define W2RU_SPACE        65536U
+#define W2RU_SPACE        VHD_LINK_MAX_BYTES
 #define CREATOR_WINDOWS10 0x000A0000U
 #define SYSTEM_WINDOWS    0x5769326BU /* "Wi2k" */
 #define MIN_BLOCK_BYTES   4096U
@@ -31,14 +30,13 @@
 struct plan {
     struct vhd_footer footer;
     struct vhd_header header;
-    struct vhd_path_data w2ku, w2ru;
+    struct vhd_link link;
     uint64_t end_bytes; /* where the footer goes */
 };
 
 static void plan_done(struct plan *plan)
 {
-    free(plan->w2ku.bytes);
-    free(plan->w2ru.bytes);
+    vhd_link_done(&plan->link);
 }
 
 static bool check_options(const struct vhd_create_options *options, struct err *err)
@@ -77,14 +75,6 @@ static struct vhd_footer new_footer(enum vhd_type type, uint64_t size_bytes)
     return footer;
 }
 
-static void set_locator(struct vhd_locator *locator, uint32_t platform, uint64_t offset, uint64_t space, size_t length)
-{
-    *locator = (struct vhd_locator){.platform = platform,
-                                    .space_bytes = (uint32_t)space,
-                                    .length_bytes = (uint32_t)length,
-                                    .offset = offset};
-}
-
 static void place(struct plan *plan)
 {
     struct vhd_header *header = &plan->header;
@@ -95,32 +85,11 @@ static void place(struct plan *plan)
         plan->end_bytes = DYNAMIC_BAT + bat_bytes;
         return;
     }
-    uint64_t w2ku_space = round_up(max_u64(plan->w2ku.length, 1), PAGE);
+    uint64_t w2ku_space = round_up(max_u64(plan->link.w2ku.length, 1), PAGE);
     header->table_offset = W2KU_OFFSET + w2ku_space;
     uint64_t w2ru = round_up(header->table_offset + bat_bytes, PAGE);
-    set_locator(&header->locators[0], VHD_PLATFORM_W2KU, W2KU_OFFSET, w2ku_space, plan->w2ku.length);
-    set_locator(&header->locators[1], VHD_PLATFORM_W2RU, w2ru, W2RU_SPACE, plan->w2ru.length);
+    vhd_link_place(&plan->link, header, W2KU_OFFSET, w2ku_space, w2ru, W2RU_SPACE);
     plan->end_bytes = w2ru + W2RU_SPACE;
-}
-
-static bool name_parent(struct plan *plan, const char *path, const struct vhd *parent, struct err *err)
-{
-    AUTO_FREE char *absolute = path_absolute(path);
-    AUTO_FREE char *dir = absolute ? path_dir(absolute) : NULL;
-    size_t length;
-
-    if (!dir)
-        return err_oom(err);
-    memcpy(plan->header.parent_id, parent->footer.id, VHD_ID_SIZE);
-    /* The parent's time stamp stays 0, as Windows 10 leaves it: a top that is sealed is still written to. */
-    if (!utf16_encode(path_base(parent->path), UTF16_BE, plan->header.parent_name, VHD_NAME_BYTES - 2, &length))
-        return err_set(err, ERR_INVALID, "%s: the name does not fit into a VHD header", parent->path);
-    if (!vhd_path_encode(VHD_PLATFORM_W2KU, parent->path, dir, &plan->w2ku, err) ||
-        !vhd_path_encode(VHD_PLATFORM_W2RU, parent->path, dir, &plan->w2ru, err))
-        return false;
-    if (plan->w2ru.length > W2RU_SPACE || plan->w2ku.length > W2RU_SPACE)
-        return err_set(err, ERR_INVALID, "%s: the path is too long for a parent locator", parent->path);
-    return true;
 }
 
 static bool make_plan(const struct io *io, const char *path, const struct vhd_create_options *options,
@@ -141,7 +110,7 @@ static bool make_plan(const struct io *io, const char *path, const struct vhd_cr
         return true;
     plan->header.block_bytes = options->block_bytes ? options->block_bytes : VHD_DEFAULT_BLOCK_BYTES;
     plan->header.table_entries = (uint32_t)div_round_up(size, plan->header.block_bytes);
-    if (parent && !name_parent(plan, path, parent, err))
+    if (parent && !vhd_link_make(path, parent, &plan->header, &plan->link, err))
         return false;
     place(plan);
     return true;
@@ -161,7 +130,6 @@ static bool write_bat(struct io_file *file, const struct vhd_header *header, str
 static bool write_metadata(struct io_file *file, const struct plan *plan, const uint8_t *footer, struct err *err)
 {
     uint8_t head[VHD_FOOTER_BYTES + VHD_HEADER_BYTES];
-    const struct vhd_locator *locators = plan->header.locators;
 
     memcpy(head, footer, VHD_FOOTER_BYTES);
     vhd_header_encode(&plan->header, head + VHD_FOOTER_BYTES);
@@ -169,8 +137,7 @@ static bool write_metadata(struct io_file *file, const struct plan *plan, const 
         return false;
     if (plan->footer.type != VHD_DIFFERENCING)
         return true;
-    return io_write(file, locators[0].offset, plan->w2ku.bytes, plan->w2ku.length, err) &&
-           io_write(file, locators[1].offset, plan->w2ru.bytes, plan->w2ru.length, err);
+    return vhd_link_write(&plan->link, &plan->header, file, err);
 }
 
 static bool write_image(struct io_file *file, const struct plan *plan, struct err *err)

@@ -395,33 +395,37 @@ static void a_power_cut_at_any_call_leaves_before_or_after(void **state)
     (IO_CALL_CREATE | IO_CALL_WRITE | IO_CALL_TRUNCATE | IO_CALL_SYNC | IO_CALL_ALLOCATE | IO_CALL_RENAME |  \
      IO_CALL_LINK | IO_CALL_SYNC_DIR)
 
-static bool no_space_at(const struct operation *operation, uint64_t nth, bool forever,
-                        const struct pictures *pictures)
+/* One call of the operation fails, or (pages not 0) the disk has room for so many pages more. */
+static bool error_at(const struct operation *operation, const struct io_fault *fault, uint64_t pages,
+                     const struct pictures *pictures)
 {
     struct place place;
     struct err err = ERR_INIT;
     char where[128];
 
-    snprintf(where, sizeof where, "%s, no space at call %llu", operation->name, (unsigned long long)nth);
+    snprintf(where, sizeof where, "%s, error %d at call %llu, %llu pages", operation->name, fault->errnum,
+             (unsigned long long)fault->nth, (unsigned long long)pages);
     operation->build(&place);
     struct store *store = place_open(&place);
-    io_failing_set(place.failing, (struct io_fault){.calls = NO_SPACE_CALLS, .nth = nth, .errnum = ENOSPC});
-    if (forever) /* the disk stays full, but what is there can be removed and looked at */
-        io_memory_limit(place.memory, io_memory_taken_bytes(place.memory) + nth * 4096);
+    io_failing_set(place.failing, *fault);
+    if (pages)
+        io_memory_limit(place.memory, io_memory_taken_bytes(place.memory) + (pages - 1) * 4096);
     bool ok = operation->run(&place, store, &err);
     bool struck = io_failing_struck(place.failing);
     bool is_uncertain = store_is_uncertain(store);
-    if (!ok && err.code != ERR_NO_SPACE)
+    if (!ok && fault->errnum == ENOSPC && err.code != ERR_NO_SPACE)
         fail_msg("%s: %s", where, err.text);
     io_failing_set(place.failing, (struct io_fault){0});
     io_memory_limit(place.memory, 0);
     /* The process cleans up by itself, and goes on with what is true. */
-    if (!is_uncertain)
+    if (!is_uncertain && fault->errnum == ENOSPC)
         assert_before_or_after(&place, pictures, where);
     assert_whole(place.plain, store, where);
     store_close(store);
-    io_memory_crash(place.memory, nth);
-    store_close(place_open(&place));
+    io_memory_crash(place.memory, fault->nth);
+    store = place_open(&place);
+    assert_whole(place.plain, store, where);
+    store_close(store);
     assert_before_or_after(&place, pictures, where);
     place_done(&place);
     return struck;
@@ -431,14 +435,75 @@ static void a_full_disk_at_any_call_leaves_before_or_after(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
+        struct io_fault fault = {.calls = NO_SPACE_CALLS, .nth = 1, .errnum = ENOSPC};
         struct pictures pictures;
         pictures_take(&OPERATIONS[i], &pictures);
-        uint64_t nth = 1;
-        while (no_space_at(&OPERATIONS[i], nth, false, &pictures))
-            nth++;
-        assert_true(nth > 2);
-        for (uint64_t pages = 0; pages < 12; pages++)
-            no_space_at(&OPERATIONS[i], pages, true, &pictures);
+        while (error_at(&OPERATIONS[i], &fault, 0, &pictures))
+            fault.nth++;
+        assert_true(fault.nth > 2);
+        fault.nth = 0;
+        for (uint64_t pages = 1; pages < 12; pages++)
+            error_at(&OPERATIONS[i], &fault, pages, &pictures);
+        pictures_done(&pictures);
+    }
+}
+
+static void an_error_of_any_call_leaves_before_or_after(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
+        struct io_fault fault = {.calls = IO_CALLS_ALL, .nth = 1, .errnum = EIO};
+        struct pictures pictures;
+        pictures_take(&OPERATIONS[i], &pictures);
+        while (error_at(&OPERATIONS[i], &fault, 0, &pictures))
+            fault.nth++;
+        assert_true(fault.nth > 10);
+        pictures_done(&pictures);
+    }
+}
+
+/* What recovery cannot read must not look like garbage to it. */
+static bool recovery_error_at(const struct operation *operation, uint64_t cut, uint64_t nth,
+                              const struct pictures *pictures)
+{
+    struct place place;
+    struct err err;
+    bool is_alive;
+    char where[128];
+
+    snprintf(where, sizeof where, "%s, cut at %llu, recovery's call %llu", operation->name,
+             (unsigned long long)cut, (unsigned long long)nth);
+    operation->build(&place);
+    struct store *store = place_open(&place);
+    io_failing_set(place.failing,
+                   (struct io_fault){.calls = IO_CALLS_CHANGES, .nth = cut, .errnum = EIO, .forever = true});
+    (void)!operation->run(&place, store, &err);
+    store_close(store);
+    io_failing_set(place.failing, (struct io_fault){.calls = IO_CALLS_ALL, .nth = nth, .errnum = EIO});
+    if (store_open(place.io, place.vm_dir, "recover", true, &store, &is_alive, &err))
+        store_close(store);
+    bool struck = io_failing_struck(place.failing);
+    io_failing_set(place.failing, (struct io_fault){0});
+    store = place_open(&place);
+    assert_whole(place.plain, store, where);
+    store_close(store);
+    assert_before_or_after(&place, pictures, where);
+    place_done(&place);
+    return struck;
+}
+
+static void an_error_of_any_call_of_recovery_does_no_harm(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(OPERATIONS); i++) {
+        struct pictures pictures;
+        pictures_take(&OPERATIONS[i], &pictures);
+        for (uint64_t cut = 5; cut < 50; cut += 15) {
+            uint64_t nth = 1;
+            while (recovery_error_at(&OPERATIONS[i], cut, nth, &pictures))
+                nth++;
+            assert_true(nth > 10);
+        }
         pictures_done(&pictures);
     }
 }
@@ -514,6 +579,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_power_cut_at_any_call_leaves_before_or_after),
         cmocka_unit_test(a_full_disk_at_any_call_leaves_before_or_after),
+        cmocka_unit_test(an_error_of_any_call_leaves_before_or_after),
+        cmocka_unit_test(an_error_of_any_call_of_recovery_does_no_harm),
         cmocka_unit_test(a_power_cut_while_creating_leaves_a_vm_or_none),
         cmocka_unit_test(a_full_disk_while_creating_leaves_none),
     };

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "bytes.h"
-#include "disk_check.h"
+#include "disk_tools.h"
 #include "io_memory.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Looking at a chain as a whole, for the disk tools. */
+/* What the disk tools do with a chain as a whole. */
 #pragma once
 
 #include "disk.h"
@@ -26,3 +26,10 @@ struct disk_fault {
 typedef void disk_fault_fn(void *context, const struct disk_fault *fault);
 bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report, void *context,
                 const struct progress *progress, struct err *err) MUST_CHECK;
+
+/* Tells a differencing image where its parent is now. Without force the parent must have the unique id that the image
+ * names (it was moved or renamed): ERR_MISMATCH if not. With force the image takes the id that is there, and whoever asks
+ * answers for what is read then. ERR_INVALID if the parent is the image itself or has it among its own parents. At every
+ * instant the image has the old parent or the new one. Nobody may have it open for writing. */
+bool disk_reconnect(const struct io *io, const char *path, const char *parent_path, bool force,
+                    struct err *err) MUST_CHECK;

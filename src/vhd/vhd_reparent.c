@@ -1,0 +1,87 @@
+/* Another parent for an image that exists. The header has one checksum and no copy, so it is never changed in place:
+ *
+ *   1  a new header and its locators, behind the footer at the end; sync
+ *      (the file ends in no footer now: the copy at the start counts, with the old header)
+ *   2  the new footer behind them; sync
+ *      (the footer at the end counts from here on, with the new header)
+ *   3  the copy at the start; sync */
+#include "bytes.h"
+#include "vhd_link.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 4096U
+
+static bool check(const struct vhd *child, const struct vhd *parent, struct err *err)
+{
+    if (child->type != VHD_DIFFERENCING)
+        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child->path, vhd_type_name(child->type));
+    if (child->device == parent->device && child->inode == parent->inode)
+        return err_set(err, ERR_INVALID, "%s: an image cannot be its own parent", child->path);
+    return true;
+}
+
+/* Step 1; *ret_end is where the footer goes, *ret_header where the header is. */
+static bool write_header(const struct vhd *child, const struct vhd_link *link, struct vhd_header *header,
+                         uint64_t *ret_header, uint64_t *ret_end, struct err *err)
+{
+    uint8_t bytes[VHD_HEADER_BYTES];
+    uint64_t w2ku_space = round_up(max_u64(link->w2ku.length, 1), VHD_SECTOR);
+    uint64_t w2ru_space = round_up(max_u64(link->w2ru.length, 1), VHD_SECTOR);
+    uint64_t end;
+
+    if (!vhd_end_bytes(child, &end, err))
+        return false;
+    if (child->trailer_bytes > 0)
+        end = child->file_bytes - child->trailer_bytes;
+    /* Without a footer at the end what lies behind is a crash's. */
+    else if (!io_truncate(child->file, end, err))
+        return false;
+    uint64_t offset = round_up(end + VHD_FOOTER_BYTES, PAGE);
+    uint64_t w2ku = offset + VHD_HEADER_BYTES;
+    uint64_t w2ru = w2ku + w2ku_space;
+    vhd_link_place(link, header, w2ku, w2ku_space, w2ru, w2ru_space);
+    vhd_header_encode(header, bytes);
+    if (!io_truncate(child->file, w2ru + w2ru_space, err) || !io_write(child->file, offset, bytes, sizeof bytes, err) ||
+        !vhd_link_write(link, header, child->file, err) || !io_sync(child->file, err))
+        return false;
+    *ret_header = offset;
+    *ret_end = w2ru + w2ru_space;
+    return true;
+}
+
+/* Steps 2 and 3. */
+static bool switch_footers(const struct vhd *child, uint64_t header_offset, uint64_t end, struct err *err)
+{
+    struct vhd_footer footer = child->footer;
+    uint8_t bytes[VHD_FOOTER_BYTES];
+
+    footer.data_offset = header_offset;
+    vhd_footer_encode(&footer, bytes);
+    return io_write(child->file, end, bytes, sizeof bytes, err) && io_sync(child->file, err) &&
+           io_write(child->file, 0, bytes, sizeof bytes, err) && io_sync(child->file, err);
+}
+
+static bool reparent(const struct vhd *child, const struct vhd *parent, struct vhd_link *link, struct err *err)
+{
+    struct vhd_header header = child->header;
+    uint64_t offset, end;
+
+    return vhd_link_make(child->path, parent, &header, link, err) &&
+           write_header(child, link, &header, &offset, &end, err) && switch_footers(child, offset, end, err);
+}
+
+bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err)
+{
+    AUTO_VHD struct vhd *child = NULL;
+    AUTO_VHD struct vhd *parent = NULL;
+    struct vhd_link link = {0};
+
+    if (!vhd_open(io, path, IO_WRITE, &child, err) || !vhd_open(io, parent_path, IO_READ_ONLY, &parent, err) ||
+        !check(child, parent, err))
+        return false;
+    bool ok = reparent(child, parent, &link, err);
+    vhd_link_done(&link);
+    return ok;
+}
