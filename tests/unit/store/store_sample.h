@@ -39,6 +39,7 @@ static inline void place_new(struct place *place, enum io_memory_kind kind)
     char real[512];
     struct err err = ERR_INIT;
 
+    *place = (struct place){.counter = 1000};
     snprintf(place->home, sizeof place->home, "%s/bough-store-XXXXXX",
              tmp && strlen(tmp) < 30 ? tmp : "/tmp");
     sample_check(mkdtemp(place->home) != NULL && setenv("BOUGH_HOME", place->home, 1) == 0, &err);
@@ -49,7 +50,6 @@ static inline void place_new(struct place *place, enum io_memory_kind kind)
     place->plain = io_memory_io(place->memory);
     place->failing = io_failing_new(place->plain);
     place->io = io_failing_io(place->failing);
-    place->counter = 1000;
     sample_check(dir_make_all(place->plain, place->home, &err), &err);
 }
 

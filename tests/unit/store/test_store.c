@@ -512,17 +512,17 @@ static void an_unsynced_commit_is_uncertain_and_sweeps_nothing(void **state)
     /* Of the folder syncs of an apply the last is the commit's; while syncs fail it cannot be taken back. */
     uint64_t syncs = 0;
     for (unsigned nth = 1; syncs == 0; nth++) {
-        io_failing_set(place->failing, (struct io_fault){.calls = IO_CALL_SYNC_DIR,
-                                                         .nth = nth,
-                                                         .errnum = EIO,
-                                                         .again = true});
+        io_failing_set(
+            place->failing,
+            (struct io_fault){.calls = IO_CALL_SYNC_DIR, .nth = nth, .errnum = EIO, .again = true});
         if (place_apply(place, store, 0, (struct plan_apply){.machine = MACHINE_OFF}, &err))
             fail_msg("no commit was uncertain");
         if (store_is_uncertain(store))
             syncs = nth;
     }
     assert_true(io_exists(place->plain, old_top));
-    /* The file of before has its name again, but whether a power cut leaves it is not known: the new layer stays. */
+    /* The file of before has its name again, but whether a power cut leaves it is not known: the new layer
+     * stays. */
     assert_string_equal(store_tree(store)->vm->disks[0].path, old_top);
     AUTO_FREE char *after = place_picture(place);
     assert_true(strlen(after) > strlen(before));
