@@ -133,9 +133,15 @@ void store_layers_free(struct plan_layer *layers, size_t count)
 
 bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count, struct err *err)
 {
+    return store_tree_layers(store->io, store->tree, ret_layers, ret_count, err);
+}
+
+bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan_layer **ret_layers,
+                       size_t *ret_count, struct err *err)
+{
     struct chains chains;
 
-    if (!chains_read(store->io, store->tree, &chains, err))
+    if (!chains_read(io, tree, &chains, err))
         return false;
     struct plan_layer *layers = calloc(chains.count + 1, sizeof *layers);
     if (!layers) {

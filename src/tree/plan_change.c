@@ -112,6 +112,8 @@ bool plan_settings(const struct tree *tree, const struct config *vm, const char 
     if (!same_tree(config, tree->vm))
         return err_set(err, ERR_INTERNAL, "%s: new settings must not change what the VM is or descends from",
                        tree->vm->name);
+    if (!tree_check_disks(tree, config, err))
+        return false;
     if (!guid_is_set(&config->saved))
         config_clear_saved(config);
     build_begin(&build, tree, /* source= */ NULL, err);

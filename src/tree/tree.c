@@ -129,18 +129,17 @@ static bool check_parents(const struct tree *tree, struct err *err)
     return true;
 }
 
-/* A guest that wrote to a sealed layer would change the point in time. */
-static bool check_disks(const struct tree *tree, struct err *err)
+bool tree_check_disks(const struct tree *tree, const struct config *vm, struct err *err)
 {
-    for (size_t i = 0; i < tree->vm->disk_count; i++) {
-        const struct config_disk *written = &tree->vm->disks[i];
+    for (size_t i = 0; i < vm->disk_count; i++) {
+        const struct config_disk *written = &vm->disks[i];
         for (size_t j = 0; !written->is_cdrom && j < tree->snapshot_count; j++) {
             const struct config *snapshot = tree->snapshots[j];
             for (size_t k = 0; k < snapshot->disk_count; k++)
                 if (!snapshot->disks[k].is_cdrom && strcmp(snapshot->disks[k].path, written->path) == 0)
                     return err_set(err, ERR_CORRUPT,
                                    "%s: is written by the VM %s and belongs to its snapshot %s",
-                                   written->path, tree->vm->name, snapshot->snapshot.text);
+                                   written->path, vm->name, snapshot->snapshot.text);
         }
     }
     return true;
@@ -171,7 +170,7 @@ bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, 
         return err_oom(err);
     tree->vm = vm;
     if (config_set_string(&tree->vm_dir, vm_dir, err) && set_order(tree, snapshots, snapshot_count, err) &&
-        check_list(tree, err) && check_parents(tree, err) && check_disks(tree, err)) {
+        check_list(tree, err) && check_parents(tree, err) && tree_check_disks(tree, tree->vm, err)) {
         *ret_tree = tree;
         return true;
     }

@@ -22,6 +22,10 @@ AUTO_DEFINE(auto_tree_free, struct tree, tree_free)
 bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, size_t snapshot_count,
               struct tree **ret_tree, struct err *err) MUST_CHECK;
 
+/* ERR_CORRUPT if a disk that the VM would write by these settings belongs to a listed snapshot: a guest that wrote to a sealed layer
+ * would change the point in time. */
+bool tree_check_disks(const struct tree *tree, const struct config *vm, struct err *err) MUST_CHECK;
+
 /* By GUID, by a unique prefix of it of 4 characters or more, or by a name if unique. A full GUID wins, then
  * an exact name, then a prefix. ERR_NOT_FOUND; ERR_AMBIGUOUS lists the candidates (name and GUID, at most 8).
  */

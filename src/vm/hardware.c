@@ -71,42 +71,61 @@ static bool slot_find(const struct config *config, enum config_bus bus, unsigned
                    config_bus_name(bus));
 }
 
-static bool names_image(const struct config *vm, const struct io_stat *image)
+static bool is_image(const char *path, const struct io_stat *image)
 {
     struct io_stat other;
     struct err ignored;
 
-    for (size_t i = 0; i < vm->disk_count; i++)
-        if (vm->disks[i].path && !vm->disks[i].is_cdrom &&
-            io_stat_path(&io_real, vm->disks[i].path, &other, &ignored) && other.device == image->device &&
-            other.inode == image->inode)
-            return true;
-    return false;
+    return path && io_stat_path(&io_real, path, &other, &ignored) && other.device == image->device &&
+           other.inode == image->inode;
 }
 
-/* Invariant 3: every working disk belongs to exactly one VM. */
+/* Is the image part of any chain of the VM and its snapshots? */
+static bool tree_has_image(const struct tree *tree, const struct io_stat *image, bool *ret_has, struct err *err)
+{
+    struct plan_layer *layers;
+    size_t count;
+
+    if (!store_tree_layers(&io_real, tree, &layers, &count, err))
+        return false;
+    *ret_has = false;
+    for (size_t i = 0; i < count; i++)
+        *ret_has |= is_image(layers[i].path, image);
+    store_layers_free(layers, count);
+    return true;
+}
+
+/* A VM that cannot be read may use any image. */
+static bool vm_leaves_image(const char *name, const char *path, const struct io_stat *image, struct err *err)
+{
+    AUTO_FREE char *dir = NULL;
+    AUTO_TREE struct tree *tree = NULL;
+    bool has;
+
+    if (!store_find(&io_real, name, &dir, err) || !store_read(&io_real, dir, &tree, err) ||
+        !tree_has_image(tree, image, &has, err))
+        return err_prefix(err, "disk: %s: it is not known whether the VM '%s' uses it", path, name);
+    return !has || err_set(err, ERR_BUSY, "disk: %s: belongs to the VM '%s'", path, name);
+}
+
+/* Invariant 3: every working disk belongs to exactly one VM; and no snapshot's is written. */
 static bool image_is_free(const char *path, const struct config *for_vm, struct err *err)
 {
     struct io_stat image;
     char **names;
-    bool free_image = true;
+    bool is_free = true;
 
-    if (!io_stat_path(&io_real, path, &image, err) || !store_list(&io_real, &names, err))
+    if (!io_stat_path(&io_real, path, &image, err))
         return false;
-    for (size_t i = 0; names[i] && free_image; i++) {
-        AUTO_FREE char *dir = NULL;
-        AUTO_TREE struct tree *tree = NULL;
-        struct err ignored;
-        if (!store_find(&io_real, names[i], &dir, &ignored) || !store_read(&io_real, dir, &tree, &ignored))
-            continue;
-        if (guid_equal(&tree->vm->guid, &for_vm->guid))
-            continue;
-        if (names_image(tree->vm, &image))
-            free_image = err_set(err, ERR_BUSY, "disk: %s: the VM '%s' writes to it", path, names[i]);
-    }
+    for (size_t i = 0; i < for_vm->disk_count; i++)
+        if (!for_vm->disks[i].is_cdrom && is_image(for_vm->disks[i].path, &image))
+            return err_set(err, ERR_EXISTS, "disk: %s: is a disk of this VM already", path);
+    if (!store_list(&io_real, &names, err))
+        return false;
+    for (size_t i = 0; names[i] && is_free; i++)
+        is_free = vm_leaves_image(names[i], path, &image, err);
     store_list_free(names);
-    return free_image && (!names_image(for_vm, &image) ||
-                          err_set(err, ERR_EXISTS, "disk: %s: is a disk of this VM already", path));
+    return is_free;
 }
 
 static bool image_check(const char *path, const struct config *for_vm, struct err *err)
