@@ -9,6 +9,7 @@
 
 int cmd_disk(int argc, char **argv);
 int cmd_disk_check(int argc, char **argv);
+int cmd_disk_convert(int argc, char **argv);
 int cmd_disk_create(int argc, char **argv);
 int cmd_disk_info(int argc, char **argv);
 int cmd_disk_map(int argc, char **argv);

@@ -8,6 +8,8 @@ static const struct cli_command COMMANDS[] = {
     {"info", cmd_disk_info, "FILE [--json]", "what a virtual disk is, with the chain of files below it"},
     {"map", cmd_disk_map, "FILE [--json]", "which file holds which bytes of a virtual disk"},
     {"check", cmd_disk_check, "FILE [--json]", "look for damage in a virtual disk and the files below it"},
+    {"convert", cmd_disk_convert, "FROM TO [--fixed] [--block-size SIZE]",
+     "copy what a chain holds into one image without a parent"},
     {"reconnect", cmd_disk_reconnect, "FILE PARENT [--force]", "tell a differencing image where its parent is now"},
     {"serve", cmd_disk_serve, "FILE [--socket PATH] [--name NAME] [--writable] [--json]",
      "serve a chain to other tools over NBD"},

@@ -33,3 +33,9 @@ bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report
  * instant the image has the old parent or the new one. Nobody may have it open for writing. */
 bool disk_reconnect(const struct io *io, const char *path, const char *parent_path, bool force,
                     struct err *err) MUST_CHECK;
+
+/* What the chain holds as one image of its own, fixed or dynamic, without a parent: to must not exist; it is durable on
+ * return, its folder's entry aside. block_bytes 0: 2 MiB; not for fixed. Blocks of zeros are left out of a dynamic one.
+ * On failure, ERR_CANCELLED too, nothing is left behind. */
+bool disk_convert(const struct io *io, const char *from, const char *to, enum vhd_type type, uint32_t block_bytes,
+                  const struct progress *progress, struct err *err) MUST_CHECK;

@@ -99,5 +99,22 @@ def claim_a_moved_parent_is_reconnected(home):
     assert home.json("disk", "info", child)["layers"][1]["path"] == str(other)
 
 
+def claim_convert_makes_one_image_of_a_chain(home):
+    raw, base, child = home.dir / "raw", home.dir / "base.vhd", home.dir / "child.avhd"
+    raw.write_bytes(b"".join(bytes([i % 7]) * 512 for i in range(9000)))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, base], check=True)
+    home.bough("disk", "create", child, "--parent", base)
+    for name, options in (("d.vhd", []), ("s.vhd", ["--block-size", "512K"]), ("f.vhd", ["--fixed"])):
+        image, back = home.dir / name, home.dir / (name + ".raw")
+        home.bough("disk", "convert", child, image, *options)
+        assert home.json("disk", "info", image)["depth"] == 1
+        subprocess.run(["qemu-img", "convert", "-f", "vpc", "-O", "raw", image, back], check=True)
+        assert back.read_bytes() == raw.read_bytes(), name
+    home.refused(EXISTS, "disk", "convert", child, home.dir / "d.vhd")
+    base.unlink()
+    home.refused(NOT_FOUND, "disk", "convert", child, home.dir / "n.vhd")
+    assert not (home.dir / "n.vhd").exists()
+
+
 if __name__ == "__main__":
     main(globals())
