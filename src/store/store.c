@@ -31,16 +31,26 @@ bool store_is_uncertain(const struct store *store)
     return store->is_uncertain;
 }
 
-bool store_reload(struct store *store, struct err *err)
+static bool reload(struct store *store, const struct tree *known, struct err *err)
 {
     struct tree *tree;
 
-    if (!load_tree(store->io, store->vm_dir, &store->guid, &tree, err))
+    if (!load_tree(store->io, store->vm_dir, &store->guid, known, &tree, err))
         return false;
     tree_free(store->tree);
     store->tree = tree;
     store->is_stale = false;
     return true;
+}
+
+bool store_reload(struct store *store, struct err *err)
+{
+    return reload(store, /* known= */ NULL, err);
+}
+
+bool reload_listed(struct store *store, struct err *err)
+{
+    return reload(store, store->tree, err);
 }
 
 /* With both locks there is nobody who could be using what looks like garbage. */

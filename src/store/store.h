@@ -93,8 +93,8 @@ bool store_is_uncertain(const struct store *store);
 bool store_recover(struct store *store, struct err *err) MUST_CHECK;
 /* For plan_delete() and plan_apply(): every layer of the VM's and of all listed snapshots' chains with its
  * parent, each file once however it is reached. Owned array. Errors: those of opening images. */
-bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan_layer **ret_layers, size_t *ret_count,
-                       struct err *err) MUST_CHECK;
+bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan_layer **ret_layers,
+                       size_t *ret_count, struct err *err) MUST_CHECK;
 bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
                   struct err *err) MUST_CHECK;
 void store_layers_free(struct plan_layer *layers, size_t count);

@@ -97,8 +97,22 @@ static void snapshots_free(struct config **snapshots, size_t count)
     free(snapshots);
 }
 
-bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, struct tree **ret_tree,
-               struct err *err)
+static bool load_listed(const struct io *io, const char *vm_dir, const struct guid *guid,
+                        const struct tree *known, struct config **ret_snapshot, struct err *err)
+{
+    const struct config *have = known ? tree_by_guid(known, guid) : NULL;
+
+    if (!have)
+        return load_snapshot(io, vm_dir, guid, ret_snapshot, err);
+    struct config *copy = config_copy(have);
+    if (!copy)
+        return err_oom(err);
+    *ret_snapshot = copy;
+    return true;
+}
+
+bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, const struct tree *known,
+               struct tree **ret_tree, struct err *err)
 {
     AUTO_CONFIG struct config *vm = NULL;
 
@@ -110,7 +124,7 @@ bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid,
         return err_oom(err);
     bool ok = true;
     for (size_t i = 0; ok && i < count; i++)
-        ok = load_snapshot(io, vm_dir, &vm->listed[i].guid, &snapshots[i], err);
+        ok = load_listed(io, vm_dir, &vm->listed[i].guid, known, &snapshots[i], err);
     if (!ok || !tree_new(vm_dir, vm, snapshots, count, ret_tree, err)) {
         snapshots_free(snapshots, count);
         return false;
@@ -145,7 +159,7 @@ static bool read_once(const struct io *io, const char *vm_dir, bool *ret_again, 
         return err_oom(err);
     if (!file_read_all(io, xml_path, CONFIG_XML_MAX_BYTES, &before, err))
         return false;
-    if (load_tree(io, vm_dir, &guid, ret_tree, err))
+    if (load_tree(io, vm_dir, &guid, /* known= */ NULL, ret_tree, err))
         return true;
     *ret_again = has_changed(io, xml_path, &before);
     return false;

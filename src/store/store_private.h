@@ -26,11 +26,17 @@ bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what,
 /* Takes byte 1 on a new description; *ret_fd -1 if another has it. */
 bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct err *err) MUST_CHECK;
 
+/* --- store.c --- */
+/* As store_reload(), but reads of the snapshots only those that were not known: under our lock nobody else
+ * writes. */
+bool reload_listed(struct store *store, struct err *err) MUST_CHECK;
+
 /* --- store_load.c --- */
 /* The VM's GUID from the name of its file. ERR_NOT_FOUND: no VM here; ERR_CORRUPT: two. */
 bool load_guid(const struct io *io, const char *vm_dir, struct guid *ret_guid, struct err *err) MUST_CHECK;
-bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, struct tree **ret_tree,
-               struct err *err) MUST_CHECK;
+/* known (may be NULL): snapshots that it holds are taken from it, not read. */
+bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, const struct tree *known,
+               struct tree **ret_tree, struct err *err) MUST_CHECK;
 /* `<GUID><end>`: its GUID. */
 bool name_parse(const char *name, const char *end, struct guid *ret_guid);
 

@@ -43,8 +43,9 @@ static void reload(struct store *store)
         log_debug("%s", err.text);
 }
 
-/* A commit was renamed into its place, and then the folder could not be synced: after a power cut either file may be
- * found. The file of before, written again as durably as any commit, makes it certain that nothing has happened. */
+/* A commit was renamed into its place, and then the folder could not be synced: after a power cut either file
+ * may be found. The file of before, written again as durably as any commit, makes it certain that nothing has
+ * happened. */
 static bool take_back(struct store *store, const struct step *commit)
 {
     struct step before = {.kind = STEP_COMMIT, .path = commit->path, .config = store->tree->vm};
@@ -72,6 +73,23 @@ static void run_failed(struct store *store, const struct plan *plan, size_t inde
         sweep_plan(store, plan, index);
 }
 
+/* A chain of a thousand snapshots is not read again for each new one. */
+static void reload_behind_commit(struct store *store, const struct plan *plan)
+{
+    struct err err;
+
+    for (size_t i = 0; i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->kind == STEP_WRITE_CONFIG && tree_by_guid(store->tree, &step->config->snapshot)) {
+            reload(store); /* a snapshot that we know has been written anew */
+            return;
+        }
+    }
+    if (!store->is_stale && reload_listed(store, &err))
+        return;
+    reload(store);
+}
+
 static bool run_to_commit(struct store *store, struct plan *plan, size_t end,
                           const struct store_machine *machine, const struct progress *progress,
                           struct err *err)
@@ -86,7 +104,7 @@ static bool run_to_commit(struct store *store, struct plan *plan, size_t end,
         }
         if (plan->steps[i].kind == STEP_COMMIT) {
             store->is_uncertain = false;
-            reload(store);
+            reload_behind_commit(store, plan);
         }
     }
     return true;
