@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 bool file_read_all(const struct io *io, const char *path, size_t limit, struct buf *ret_buf, struct err *err)
 {
@@ -150,6 +151,16 @@ bool path_is_inside(const char *path, const char *dir)
     size_t length = strlen(dir);
 
     return strncmp(path, dir, length) == 0 && path[length] == '/';
+}
+
+void open_files_raise(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
 }
 
 bool dir_make_all(const struct io *io, const char *path, struct err *err)

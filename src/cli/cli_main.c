@@ -1,5 +1,6 @@
 #include "auto.h"
 #include "cli.h"
+#include "file.h"
 #include "cli_commands.h"
 #include "cli_disk.h"
 #include "cli_output.h"
@@ -62,6 +63,7 @@ static int stdout_close(int status)
 int cli_main(int argc, char **argv)
 {
     output_setup();
+    open_files_raise();
     if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
         printf("bough " BOUGH_VERSION "\n");
         return stdout_close(0);

@@ -372,14 +372,16 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
         .stay_stopped = save->stay_stopped,
     };
     if (!machine_save(guest->machine, &machine_options, &saved.machine, err)) {
+        /* QEMU knows only that its pipe broke; the reader knows why. */
         struct err reason;
-        if (err->code != ERR_CANCELLED && ram_save_failed(context.ram, &reason))
+        if (err->code == ERR_QEMU && ram_save_failed(context.ram, &reason) && reason.code != ERR_CORRUPT)
             *err = reason;
         ram_save_abandon(context.ram);
         return false;
     }
     if (!ram_save_finish(context.ram, &saved.ram, err))
-        return false;
+        return !save->stay_stopped ||
+               err_prefix(err, "the paused VM must be resumed before it can be saved again, because QEMU had finished");
     *ret_saved = saved;
     return true;
 }

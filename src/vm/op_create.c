@@ -60,6 +60,17 @@ static bool new_images_make(void *context, const char *dir, struct err *err)
     return true;
 }
 
+static void new_images_remove(const struct new_images *images, const char *dir)
+{
+    struct err ignored;
+
+    for (size_t i = 0; i < images->count; i++) {
+        AUTO_FREE char *path = path_join(dir, images->images[i].name);
+        if (path)
+            (void)!io_unlink(&io_real, path, &ignored);
+    }
+}
+
 /* The disk goes to the place that hardware_disk_add() chose: the one path that was not there before. */
 static bool disk_add(struct config *config, const char *vm_dir, const struct hardware_disk *disk,
                      struct new_images *images, struct err *err)
@@ -267,6 +278,19 @@ static bool settings_apply(struct vm *vm, struct config *config, const json_t *s
     return config_check(config, err);
 }
 
+/* New images are there, with their names, before the commit; they go again if it does not come. */
+static bool settings_commit(struct vm *vm, struct plan *plan, const struct new_images *images,
+                            struct vm_plan_run *run, struct err *err)
+{
+    if (images->count == 0)
+        return vm_run_plan(vm, plan, run, err);
+    bool done = new_images_make((void *)images, vm->dir, err) && io_sync_dir(&io_real, vm->dir, err) &&
+                vm_run_plan(vm, plan, run, err);
+    if (!done && !store_is_uncertain(vm->store))
+        new_images_remove(images, vm->dir);
+    return done;
+}
+
 static json_t *object_keys(const json_t *object)
 {
     json_t *keys = json_array();
@@ -300,7 +324,7 @@ bool op_set(struct vm *vm, const json_t *args, const struct progress *progress, 
         new_images_done(&images);
         return vm_answer_plan(plan, ret_value, err);
     }
-    done = done && new_images_make(&images, vm->dir, err) && vm_run_plan(vm, plan, &run, err) &&
+    done = done && settings_commit(vm, plan, &images, &run, err) &&
            vm_answer(json_pack("{s:o}", "changed", object_keys(settings)), ret_value, err);
     new_images_done(&images);
     return done || err_prefix(err, "set: %s", vm_config(vm)->name);

@@ -31,6 +31,16 @@ bool op_status(struct vm *vm, const json_t *args, const struct progress *progres
         ret_value, err);
 }
 
+/* Where an operation is in progress, the worker's control socket answers in its place. */
+bool op_cancel(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
+               struct err *err)
+{
+    (void)vm;
+    (void)args;
+    (void)progress;
+    return vm_answer(json_pack("{s:n}", "cancelled"), ret_value, err);
+}
+
 static bool answer_socket(struct vm *vm, const char *name, json_t **ret_value, struct err *err)
 {
     AUTO_FREE char *path = path_join(vm->present->process_dir, name);

@@ -28,6 +28,7 @@ static const struct operation {
 } OPERATIONS[] = {
     {"apply", op_apply, MAY_MAKE_MACHINE,
      {"snapshot", "snapshot_first", "no_start", "disks_only", "verify", "dry_run"}},
+    {"cancel", op_cancel, NEEDS_NOTHING, {NULL}},
     {"console", op_console, NEEDS_MACHINE, {NULL}},
     {"delete", op_delete, NEEDS_NOTHING, {"snapshot", "subtree", "dry_run"}},
     {"display", op_display, NEEDS_MACHINE, {NULL}},

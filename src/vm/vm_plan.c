@@ -78,6 +78,9 @@ static bool start_target(struct plan_context *context, const struct step *step, 
     struct guest_options options;
     AUTO_FREE char *nvram = NULL;
 
+    /* A TAP interface cannot be held by two processes: the present must go first. If the target fails then, the VM is Off. */
+    if (vm->present && !machine_can_hold(step->config))
+        vm_present_end(vm);
     if (!vm_guest_options(vm, step->config, &options, &nvram, err))
         return false;
     options.state_path = step->path;

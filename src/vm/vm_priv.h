@@ -16,7 +16,7 @@ struct vm {
 typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
                           struct err *err);
 
-vm_operation op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
+vm_operation op_cancel, op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
     op_rename_snapshot, op_notes, op_set, op_remove, op_screenshot, op_console, op_display, op_status;
 
 const struct config *vm_config(const struct vm *vm);

@@ -135,6 +135,7 @@ int main(int argc, char **argv)
         return err_exit_status(ERR_USAGE);
     }
     signals_ignore();
+    open_files_raise();
     log_set_level(LOG_INFO);
     log_set_timestamps(true);
     if (worker_run(&arguments, &err))
