@@ -23,8 +23,8 @@ static bool convert(const char *from, const char *to, const struct args *args, s
     if (!dir)
         return err_oom(err);
     cli_progress_begin(&progress, "convert");
-    bool ok = disk_convert(&io_real, from, to, args->fixed ? VHD_FIXED : VHD_DYNAMIC, (uint32_t)args->block_bytes,
-                           &progress.progress, err);
+    bool ok = disk_convert(&io_real, from, to, args->fixed ? VHD_FIXED : VHD_DYNAMIC,
+                           (uint32_t)args->block_bytes, &progress.progress, err);
     cli_progress_end(&progress);
     return ok && io_sync_dir(&io_real, dir, err);
 }

@@ -13,7 +13,8 @@ struct args {
 };
 
 static const struct cli_option OPTIONS[] = {
-    {"size", CLI_SIZE, offsetof(struct args, size_bytes), "SIZE", "size of the disk, e.g. 20G; for a child, the parent's"},
+    {"size", CLI_SIZE, offsetof(struct args, size_bytes), "SIZE",
+     "size of the disk, e.g. 20G; for a child, the parent's"},
     {"fixed", CLI_FLAG, offsetof(struct args, fixed), NULL, "take all the space now instead of growing"},
     {"parent", CLI_TEXT, offsetof(struct args, parent), "FILE", "make a differencing image over this one"},
     {"block-size", CLI_SIZE, offsetof(struct args, block_bytes), "SIZE", "512K, 1M, 2M (the default) or 4M"},
@@ -45,7 +46,9 @@ int cmd_disk_create(int argc, char **argv)
     if (args.block_bytes != 0 && (args.block_bytes < 512U << 10 || args.block_bytes > 4U << 20))
         return cli_usage_error("a block size is from 512K to 4M");
     struct vhd_create_options options = {
-        .type = args.parent ? VHD_DIFFERENCING : args.fixed ? VHD_FIXED : VHD_DYNAMIC,
+        .type = args.parent  ? VHD_DIFFERENCING
+                : args.fixed ? VHD_FIXED
+                             : VHD_DYNAMIC,
         .size_bytes = args.size_bytes,
         .block_bytes = (uint32_t)args.block_bytes,
         .parent_path = args.parent,

@@ -22,19 +22,19 @@ static json_t *layer_json(const struct disk_layer *layer)
 
     vhd_id_format(layer->id, id);
     vhd_id_format(layer->parent_id, parent_id);
-    return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, s:b, s:b}", "path", json_from_text(layer->path),
-                     "type", vhd_type_name(layer->type), "size_bytes", (json_int_t)layer->size_bytes, "block_bytes",
-                     (json_int_t)layer->block_bytes, "allocated_blocks", (json_int_t)layer->allocated_blocks,
-                     "file_bytes", (json_int_t)layer->file_bytes, "file_allocated_bytes",
-                     (json_int_t)layer->file_allocated_bytes, "id", id, "parent_id", child ? parent_id : NULL,
-                     "needs_repair", (int)layer->needs_repair, "parent_time_differs",
-                     (int)layer->parent_time_differs);
+    return json_pack(
+        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, s:b, s:b}", "path", json_from_text(layer->path),
+        "type", vhd_type_name(layer->type), "size_bytes", (json_int_t)layer->size_bytes, "block_bytes",
+        (json_int_t)layer->block_bytes, "allocated_blocks", (json_int_t)layer->allocated_blocks, "file_bytes",
+        (json_int_t)layer->file_bytes, "file_allocated_bytes", (json_int_t)layer->file_allocated_bytes, "id",
+        id, "parent_id", child ? parent_id : NULL, "needs_repair", (int)layer->needs_repair,
+        "parent_time_differs", (int)layer->parent_time_differs);
 }
 
 static int print_json(const struct disk *disk)
 {
-    json_auto_t *value = json_pack("{s:I, s:I, s:[]}", "size_bytes", (json_int_t)disk_size_bytes(disk), "depth",
-                                   (json_int_t)disk_depth(disk), "layers");
+    json_auto_t *value = json_pack("{s:I, s:I, s:[]}", "size_bytes", (json_int_t)disk_size_bytes(disk),
+                                   "depth", (json_int_t)disk_depth(disk), "layers");
     struct err err = ERR_INIT;
 
     for (size_t i = 0; i < disk_depth(disk); i++) {
@@ -59,7 +59,9 @@ static bool add_line(struct libscols_table *table, const struct disk_layer *laye
     size_format(layer->block_bytes, block);
     size_format(layer->file_allocated_bytes, taken);
     vhd_id_format(layer->id, id);
-    const char *note = layer->needs_repair ? "footer to be repaired" : layer->parent_time_differs ? "parent's time differs" : "";
+    const char *note = layer->needs_repair          ? "footer to be repaired"
+                       : layer->parent_time_differs ? "parent's time differs"
+                                                    : "";
     return table_set(line, 0, layer->path) && table_set(line, 1, vhd_type_name(layer->type)) &&
            table_set(line, 2, size) && table_set(line, 3, layer->block_bytes ? block : "") &&
            table_set(line, 4, taken) && table_set(line, 5, id) && table_set(line, 6, note);

@@ -89,7 +89,8 @@ int cmd_disk_map(int argc, char **argv)
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
     json_auto_t *rows = json_array();
-    AUTO(auto_table_unref) struct libscols_table *table = args.json ? NULL : table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
+    AUTO(auto_table_unref)
+    struct libscols_table *table = args.json ? NULL : table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
     struct output output = {.rows = rows, .table = table};
     if (!map(operands.items[0], &output, &err))
         return cli_fail(operands.items[0], &err);

@@ -45,7 +45,8 @@ static bool append(struct chain *chain, struct vhd *vhd, struct err *err)
 }
 
 /* By what the file is, not by its unique id: some programs have given parent and child the same. */
-static bool check_cycle(const struct chain *chain, const struct vhd *child, const struct vhd *parent, struct err *err)
+static bool check_cycle(const struct chain *chain, const struct vhd *child, const struct vhd *parent,
+                        struct err *err)
 {
     for (size_t i = 0; i < chain->depth; i++) {
         const struct vhd *other = chain->layers[i]->vhd;
@@ -72,8 +73,8 @@ static bool append_parent(struct chain *chain, size_t max_depth, struct err *err
     return append(chain, TAKE(parent), err);
 }
 
-/* Turns the order round, and finds out how much is seen of each layer: past its end a layer reads as zeros, whatever
- * lies below. */
+/* Turns the order round, and finds out how much is seen of each layer: past its end a layer reads as zeros,
+ * whatever lies below. */
 static void number(struct chain *chain)
 {
     uint64_t visible = UINT64_MAX;

@@ -9,11 +9,12 @@
 bool disk_range_check(const struct disk *disk, uint64_t offset, uint64_t length, struct err *err)
 {
     if ((offset | length) % VHD_SECTOR != 0)
-        return err_set(err, ERR_INVALID, "%llu bytes at %llu: not whole sectors of 512", (unsigned long long)length,
-                       (unsigned long long)offset);
+        return err_set(err, ERR_INVALID, "%llu bytes at %llu: not whole sectors of 512",
+                       (unsigned long long)length, (unsigned long long)offset);
     if (offset > disk->size_bytes || length > disk->size_bytes - offset)
-        return err_set(err, ERR_INVALID, "%llu bytes at %llu: the disk ends at %llu", (unsigned long long)length,
-                       (unsigned long long)offset, (unsigned long long)disk->size_bytes);
+        return err_set(err, ERR_INVALID, "%llu bytes at %llu: the disk ends at %llu",
+                       (unsigned long long)length, (unsigned long long)offset,
+                       (unsigned long long)disk->size_bytes);
     return true;
 }
 
@@ -60,7 +61,8 @@ static bool open_parts(struct disk *disk, const char *top_path, struct err *err)
     return !disk->writable || layer_start_writing(disk_top(disk), err);
 }
 
-bool disk_open(const char *top_path, const struct disk_options *options, struct disk **ret_disk, struct err *err)
+bool disk_open(const char *top_path, const struct disk_options *options, struct disk **ret_disk,
+               struct err *err)
 {
     AUTO_DISK struct disk *disk = calloc(1, sizeof *disk);
 
@@ -70,7 +72,8 @@ bool disk_open(const char *top_path, const struct disk_options *options, struct 
     disk->writable = options->writable;
     disk->max_depth = options->max_depth ? options->max_depth : DISK_DEFAULT_MAX_DEPTH;
     if (disk->max_depth > MAP_MAX_LAYERS)
-        return err_set(err, ERR_INVALID, "a depth of %zu: at most %u is possible", disk->max_depth, MAP_MAX_LAYERS);
+        return err_set(err, ERR_INVALID, "a depth of %zu: at most %u is possible", disk->max_depth,
+                       MAP_MAX_LAYERS);
     if (!open_parts(disk, top_path, err))
         return false;
     *ret_disk = TAKE(disk);

@@ -1,7 +1,7 @@
 /* A virtual disk: a chain of images, the last one (the top) writable, behind one flat map.
  *
- * Ranges are bytes and multiples of 512; a range past the disk's end is ERR_INVALID. Not thread-safe: one thread
- * owns a disk (engine.h runs one on a thread of its own). Two ways to use it:
+ * Ranges are bytes and multiples of 512; a range past the disk's end is ERR_INVALID. Not thread-safe: one
+ * thread owns a disk (engine.h runs one on a thread of its own). Two ways to use it:
  *  - whole calls, disk_read() and the like, which do their I/O at once: tools, tests;
  *  - in pieces, for a caller that does the data I/O itself and many requests at a time: disk_map(),
  *    disk_write_begin()/_end(), disk_flush_begin()/_end(). The whole calls are made of the pieces.
@@ -49,7 +49,7 @@ struct disk_layer {
     uint64_t allocated_blocks; /* 0 for a fixed image */
     uint64_t file_bytes, file_allocated_bytes;
     unsigned char id[VHD_ID_SIZE], parent_id[VHD_ID_SIZE];
-    bool needs_repair;     /* the footer at the end is damaged or missing; the copy served */
+    bool needs_repair; /* the footer at the end is damaged or missing; the copy served */
     bool parent_time_differs;
 };
 
@@ -59,7 +59,8 @@ void disk_layer_get(const struct disk *disk, size_t index, struct disk_layer *re
 
 /* --- whole calls --- */
 bool disk_read(struct disk *disk, uint64_t offset, void *bytes, size_t length, struct err *err) MUST_CHECK;
-bool disk_write(struct disk *disk, uint64_t offset, const void *bytes, size_t length, struct err *err) MUST_CHECK;
+bool disk_write(struct disk *disk, uint64_t offset, const void *bytes, size_t length,
+                struct err *err) MUST_CHECK;
 /* The range reads as zeros and hides what the parents hold; takes no space where the file system makes holes.
  * Serves discard as well. */
 bool disk_zero(struct disk *disk, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
@@ -74,17 +75,17 @@ struct disk_piece {
     uint64_t length; /* bytes, never 0 */
 };
 
-/* Where the bytes of the range are, for reading: the first pieces of it, at most max. The sum of their lengths
- * may fall short of length: call again for the rest. Reads bitmaps where it has not seen them yet. A piece is good
- * until the next seal, merge or close. */
+/* Where the bytes of the range are, for reading: the first pieces of it, at most max. The sum of their
+ * lengths may fall short of length: call again for the rest. Reads bitmaps where it has not seen them yet. A
+ * piece is good until the next seal, merge or close. */
 bool disk_map(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces, size_t max,
               size_t *ret_count, struct err *err) MUST_CHECK;
 
 /* Room in the top for the range: blocks are allocated (in memory and by fallocate) where they are missing.
  * The caller writes its data to the pieces, at most max that cover a prefix of the range, then calls
  * disk_write_end() for exactly the part that it wrote. Any number of writes may be between begin and end. */
-bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces, size_t max,
-                      size_t *ret_count, struct err *err) MUST_CHECK;
+bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces,
+                      size_t max, size_t *ret_count, struct err *err) MUST_CHECK;
 /* The range has been written to its pieces: its sectors are present from now on. Cannot fail. */
 void disk_write_end(struct disk *disk, uint64_t offset, uint64_t length);
 
@@ -109,17 +110,19 @@ struct disk_flush {
 };
 
 bool disk_flush_begin(struct disk *disk, struct disk_flush **ret_flush, struct err *err) MUST_CHECK;
-/* failure NULL: all steps were done. Else what went wrong; it is remembered (sticky) if sync_failed. Frees flush. */
+/* failure NULL: all steps were done. Else what went wrong; it is remembered (sticky) if sync_failed. Frees
+ * flush. */
 void disk_flush_end(struct disk *disk, struct disk_flush *flush, const struct err *failure, bool sync_failed);
 
 /* --- seal and push --- */
-/* A new, empty, differencing top that has been created over this disk's present top (vhd_create) is opened and
- * checked, beside the disk. Slow; changes nothing. */
+/* A new, empty, differencing top that has been created over this disk's present top (vhd_create) is opened
+ * and checked, beside the disk. Slow; changes nothing. */
 struct disk_next_top;
-bool disk_next_top_open(struct disk *disk, const char *path, struct disk_next_top **ret_next, struct err *err) MUST_CHECK;
+bool disk_next_top_open(struct disk *disk, const char *path, struct disk_next_top **ret_next,
+                        struct err *err) MUST_CHECK;
 void disk_next_top_abandon(struct disk_next_top *next); /* accepts NULL */
-/* No write may be between begin and end. The top becomes read-only to us and the new one takes all writes: memory
- * is swapped, it cannot fail. Flushes cover the old top until it is clean. Takes next. */
+/* No write may be between begin and end. The top becomes read-only to us and the new one takes all writes:
+ * memory is swapped, it cannot fail. Flushes cover the old top until it is clean. Takes next. */
 void disk_seal_and_push(struct disk *disk, struct disk_next_top *next);
 /* True when no layer below the top has anything that is not on stable storage, its end footer included. */
 bool disk_sealed_layers_are_clean(const struct disk *disk);

@@ -32,7 +32,8 @@ static void tell(const struct checking *c, enum disk_fault_kind kind, bool harml
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    c->report(c->context, &(struct disk_fault){.kind = kind, .harmless = harmless, .path = c->vhd->path, .text = text});
+    c->report(c->context,
+              &(struct disk_fault){.kind = kind, .harmless = harmless, .path = c->vhd->path, .text = text});
 }
 
 static bool check_footers(const struct checking *c, struct err *err)
@@ -46,7 +47,8 @@ static bool check_footers(const struct checking *c, struct err *err)
     if (!io_read(c->vhd->file, 0, copy, sizeof copy, err))
         return false;
     if (memcmp(copy, c->vhd->footer_bytes, c->vhd->trailer_bytes) != 0)
-        tell(c, DISK_FAULT_COPY, true, "the copy of the footer at the start differs from the footer at the end");
+        tell(c, DISK_FAULT_COPY, true,
+             "the copy of the footer at the start differs from the footer at the end");
     return true;
 }
 
@@ -65,8 +67,8 @@ static void tell_overlaps(const struct checking *c, struct extent *extents, size
         if (b->start >= a->end)
             continue;
         if (a->block != UINT32_MAX && b->block != UINT32_MAX)
-            tell(c, DISK_FAULT_OVERLAP, false, "blocks %u and %u share space in the file at %llu", a->block, b->block,
-                 (unsigned long long)b->start);
+            tell(c, DISK_FAULT_OVERLAP, false, "blocks %u and %u share space in the file at %llu", a->block,
+                 b->block, (unsigned long long)b->start);
         else
             tell(c, DISK_FAULT_OVERLAP, false, "block %u lies over the image's own structures at %llu",
                  (uint32_t)min_u64(a->block, b->block), (unsigned long long)b->start);
@@ -76,8 +78,8 @@ static void tell_overlaps(const struct checking *c, struct extent *extents, size
 #define CHUNK_SECTORS 128U
 
 /* The first sector of the run that is not zeros; its end if all are. */
-static bool find_data(const struct vhd *vhd, uint32_t entry, uint32_t first, uint32_t end, uint32_t *ret_sector,
-                      struct err *err)
+static bool find_data(const struct vhd *vhd, uint32_t entry, uint32_t first, uint32_t end,
+                      uint32_t *ret_sector, struct err *err)
 {
     uint8_t chunk[CHUNK_SECTORS * VHD_SECTOR];
 
@@ -98,7 +100,8 @@ static bool find_data(const struct vhd *vhd, uint32_t entry, uint32_t first, uin
 }
 
 /* A dynamic image's sectors are read whatever their bit says; one that was never written must hold zeros. */
-static bool check_strays(const struct checking *c, uint32_t block, uint32_t entry, const uint8_t *bits, struct err *err)
+static bool check_strays(const struct checking *c, uint32_t block, uint32_t entry, const uint8_t *bits,
+                         struct err *err)
 {
     uint32_t sectors = c->vhd->block_bytes / VHD_SECTOR;
 
@@ -108,8 +111,8 @@ static bool check_strays(const struct checking *c, uint32_t block, uint32_t entr
         if (!vhd_bit_get(bits, s) && !find_data(c->vhd, entry, s, end, &data, err))
             return false;
         if (data < end) {
-            tell(c, DISK_FAULT_STRAY, true, "block %u: sector %u holds data that its bitmap does not know of", block,
-                 data);
+            tell(c, DISK_FAULT_STRAY, true, "block %u: sector %u holds data that its bitmap does not know of",
+                 block, data);
             return true;
         }
         s = end;
@@ -117,7 +120,8 @@ static bool check_strays(const struct checking *c, uint32_t block, uint32_t entr
     return true;
 }
 
-static bool check_block(const struct checking *c, uint32_t block, uint32_t entry, uint8_t *bits, struct err *err)
+static bool check_block(const struct checking *c, uint32_t block, uint32_t entry, uint8_t *bits,
+                        struct err *err)
 {
     struct err why;
 
@@ -135,9 +139,11 @@ static size_t own_extents(const struct vhd *vhd, struct extent *extents)
     size_t count = 0;
 
     extents[count++] = (struct extent){0, VHD_FOOTER_BYTES, UINT32_MAX};
-    extents[count++] = (struct extent){vhd->footer.data_offset, vhd->footer.data_offset + VHD_HEADER_BYTES, UINT32_MAX};
-    extents[count++] = (struct extent){vhd->header.table_offset,
-                                       vhd->header.table_offset + (uint64_t)vhd->header.table_entries * 4, UINT32_MAX};
+    extents[count++] =
+        (struct extent){vhd->footer.data_offset, vhd->footer.data_offset + VHD_HEADER_BYTES, UINT32_MAX};
+    extents[count++] =
+        (struct extent){vhd->header.table_offset,
+                        vhd->header.table_offset + (uint64_t)vhd->header.table_entries * 4, UINT32_MAX};
     for (unsigned i = 0; i < VHD_LOCATORS; i++) {
         const struct vhd_locator *locator = &vhd->header.locators[i];
         uint64_t end;
@@ -220,11 +226,15 @@ bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report
 {
     AUTO(owned_chain_done) struct owned_chain chain = {0};
 
-    if (!chain_open(io, top_path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &chain.layers, &chain.depth, err))
+    if (!chain_open(io, top_path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &chain.layers, &chain.depth,
+                    err))
         return false;
     for (size_t i = chain.depth; i-- > 0;) {
-        struct checking c = {
-            .io = io, .vhd = chain.layers[i]->vhd, .report = report, .context = context, .progress = progress};
+        struct checking c = {.io = io,
+                             .vhd = chain.layers[i]->vhd,
+                             .report = report,
+                             .context = context,
+                             .progress = progress};
         if (!check_footers(&c, err) || !check_blocks(&c, err))
             return false;
         if (chain.layers[i]->parent_time_differs)

@@ -6,8 +6,8 @@
 #define CHUNK (1U << 20)
 
 /* Zeros in the source need not be written: a new image reads as zeros. */
-static bool copy_range(struct disk *source, struct disk *target, uint64_t offset, uint64_t length, uint8_t *chunk,
-                       struct err *err)
+static bool copy_range(struct disk *source, struct disk *target, uint64_t offset, uint64_t length,
+                       uint8_t *chunk, struct err *err)
 {
     while (length > 0) {
         size_t part = (size_t)min_u64(length, CHUNK - offset % CHUNK);
@@ -21,7 +21,8 @@ static bool copy_range(struct disk *source, struct disk *target, uint64_t offset
     return true;
 }
 
-static bool copy_all(struct disk *source, struct disk *target, const struct progress *progress, struct err *err)
+static bool copy_all(struct disk *source, struct disk *target, const struct progress *progress,
+                     struct err *err)
 {
     AUTO_FREE uint8_t *chunk = malloc(CHUNK);
     uint64_t size = disk_size_bytes(source);
@@ -53,8 +54,8 @@ static bool fill(const struct io *io, struct disk *source, const char *to, const
            disk_close(TAKE(target), err);
 }
 
-bool disk_convert(const struct io *io, const char *from, const char *to, enum vhd_type type, uint32_t block_bytes,
-                  const struct progress *progress, struct err *err)
+bool disk_convert(const struct io *io, const char *from, const char *to, enum vhd_type type,
+                  uint32_t block_bytes, const struct progress *progress, struct err *err)
 {
     struct disk_options options = {.io = io};
     AUTO_DISK struct disk *source = NULL;

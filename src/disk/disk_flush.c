@@ -4,10 +4,11 @@
  *   copied by flush_begin   `sync_first` makes the sector durable before the copy is written
  *   in the file             `sync_last` makes the bit durable; now the flush may be answered
  *
- * A bit that is set after flush_begin is not in the copy. BAT entries go the same way: before one is written, the size
- * of the file and the zeros of the new block are durable. Bitmaps, BAT sectors and the footer at the end are written
- * between the two syncs in any order: each is one sector or more of 512 bytes that say nothing false alone. A BAT entry
- * without its bitmap is a block of bits 0; the footer has never moved from where the file's size puts it. */
+ * A bit that is set after flush_begin is not in the copy. BAT entries go the same way: before one is written,
+ * the size of the file and the zeros of the new block are durable. Bitmaps, BAT sectors and the footer at the
+ * end are written between the two syncs in any order: each is one sector or more of 512 bytes that say
+ * nothing false alone. A BAT entry without its bitmap is a block of bits 0; the footer has never moved from
+ * where the file's size puts it. */
 #include "disk_private.h"
 
 #include "bytes.h"
@@ -72,8 +73,8 @@ static bool reserve(struct disk *disk, struct err *err)
            GROW(flushing->copies, flushing->copy_capacity, bytes, err);
 }
 
-static void add_write(struct flushing *flushing, struct flush_item item, uint64_t file_offset, const void *bytes,
-                      size_t length)
+static void add_write(struct flushing *flushing, struct flush_item item, uint64_t file_offset,
+                      const void *bytes, size_t length)
 {
     struct disk_flush *flush = &flushing->flush;
 
@@ -102,7 +103,8 @@ static void take_bitmaps(struct flushing *flushing, struct layer *layer)
         writing->dirty_count--;
         bitmap->dirty = false;
         add_write(flushing, (struct flush_item){.layer = layer, .bitmap = bitmap},
-                  vhd_bitmap_offset(layer_entry(layer, bitmap->block)), copy(flushing, bitmap->bits, length), length);
+                  vhd_bitmap_offset(layer_entry(layer, bitmap->block)), copy(flushing, bitmap->bits, length),
+                  length);
     }
 }
 
@@ -129,8 +131,10 @@ static void take_bat(struct flushing *flushing, struct layer *layer)
         }
         size_t offset = (size_t)first * VHD_SECTOR, length = (size_t)(s - first) * VHD_SECTOR;
         if (length > 0)
-            add_write(flushing, (struct flush_item){.layer = layer, .first_sector = first, .sectors = s - first},
-                      layer->vhd->header.table_offset + offset, copy(flushing, writing->bat + offset, length), length);
+            add_write(flushing,
+                      (struct flush_item){.layer = layer, .first_sector = first, .sectors = s - first},
+                      layer->vhd->header.table_offset + offset, copy(flushing, writing->bat + offset, length),
+                      length);
     }
 }
 

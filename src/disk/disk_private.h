@@ -8,7 +8,7 @@
 /* What a write of a flush was made of, so that a flush that failed can be undone in memory. */
 struct flush_item {
     struct layer *layer;
-    struct bitmap *bitmap;  /* this bitmap; or */
+    struct bitmap *bitmap;          /* this bitmap; or */
     uint32_t first_sector, sectors; /* these sectors of the BAT; or, if there are none, the footer */
 };
 
@@ -56,7 +56,8 @@ bool disk_range_check(const struct disk *disk, uint64_t offset, uint64_t length,
 bool disk_reserve_layer(struct disk *disk, struct err *err) MUST_CHECK;
 void flushing_done(struct flushing *flushing);
 
-/* Opens the layers of a chain, the top one as flags say: *ret_layers by number. Owned by the caller, array too. */
+/* Opens the layers of a chain, the top one as flags say: *ret_layers by number. Owned by the caller, array
+ * too. */
 bool chain_open(const struct io *io, const char *top_path, bool writable, size_t max_depth,
                 struct layer ***ret_layers, size_t *ret_depth, struct err *err) MUST_CHECK;
 void chain_free(struct layer **layers, size_t depth);

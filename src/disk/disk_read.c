@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* What a writable top has from first_sector on: true with *ret_extent, of the top. False with *ret_limit: for so many
- * sectors the layers below count. */
+/* What a writable top has from first_sector on: true with *ret_extent, of the top. False with *ret_limit: for
+ * so many sectors the layers below count. */
 static bool find_in_top(struct disk *disk, uint64_t first_sector, uint64_t max, struct map_extent *ret_extent,
                         uint64_t *ret_limit, bool *ret_failed, struct err *err)
 {
@@ -53,7 +53,8 @@ static bool find(struct disk *disk, uint64_t first_sector, uint64_t max, struct 
         if (failed)
             return false;
     }
-    return map_find(&disk->map, &disk->index, disk->layers, disk_covered(disk), first_sector, limit, ret_extent, err);
+    return map_find(&disk->map, &disk->index, disk->layers, disk_covered(disk), first_sector, limit,
+                    ret_extent, err);
 }
 
 /* Does the extent go on where the piece ends? */
@@ -61,7 +62,8 @@ static bool continues(const struct disk_piece *piece, const struct map_extent *e
 {
     if (!extent->layer)
         return !piece->file;
-    return piece->file == extent->layer->vhd->file && piece->file_offset + piece->length == extent->file_offset;
+    return piece->file == extent->layer->vhd->file &&
+           piece->file_offset + piece->length == extent->file_offset;
 }
 
 bool disk_map(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces, size_t max,

@@ -24,13 +24,14 @@ static bool check(const struct vhd *child, const struct parents *parents, bool f
             return err_set(err, ERR_INVALID, "%s: is among the parents of %s", child->path, parent->path);
     }
     if (!force && memcmp(child->header.parent_id, parent->footer.id, VHD_ID_SIZE) != 0)
-        return err_set(err, ERR_MISMATCH, "%s: wants a parent with the unique id %s, but %s has %s", child->path,
-                       vhd_id_format(child->header.parent_id, want), parent->path,
+        return err_set(err, ERR_MISMATCH, "%s: wants a parent with the unique id %s, but %s has %s",
+                       child->path, vhd_id_format(child->header.parent_id, want), parent->path,
                        vhd_id_format(parent->footer.id, have));
     return true;
 }
 
-bool disk_reconnect(const struct io *io, const char *path, const char *parent_path, bool force, struct err *err)
+bool disk_reconnect(const struct io *io, const char *path, const char *parent_path, bool force,
+                    struct err *err)
 {
     AUTO(parents_done) struct parents parents = {0};
     AUTO_VHD struct vhd *child = NULL;
@@ -42,8 +43,9 @@ bool disk_reconnect(const struct io *io, const char *path, const char *parent_pa
     if (stat.device == child->device && stat.inode == child->inode)
         return err_set(err, ERR_INVALID, "%s: an image cannot be its own parent", child->path);
     if (child->type != VHD_DIFFERENCING)
-        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child->path, vhd_type_name(child->type));
-    return chain_open(io, parent_path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &parents.layers, &parents.depth,
-                      err) &&
+        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child->path,
+                       vhd_type_name(child->type));
+    return chain_open(io, parent_path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &parents.layers,
+                      &parents.depth, err) &&
            check(child, &parents, force, err) && vhd_reparent(io, path, parent_path, err);
 }

@@ -31,8 +31,9 @@ static bool check_child(const struct disk *disk, struct vhd *vhd, struct err *er
     if (vhd->type != VHD_DIFFERENCING)
         return err_set(err, ERR_INVALID, "%s: is no differencing image", vhd->path);
     if (memcmp(vhd->header.parent_id, top->footer.id, VHD_ID_SIZE) != 0)
-        return err_set(err, ERR_MISMATCH, "%s: wants a parent with the unique id %s, but %s has %s", vhd->path,
-                       vhd_id_format(vhd->header.parent_id, want), top->path, vhd_id_format(top->footer.id, have));
+        return err_set(err, ERR_MISMATCH, "%s: wants a parent with the unique id %s, but %s has %s",
+                       vhd->path, vhd_id_format(vhd->header.parent_id, want), top->path,
+                       vhd_id_format(top->footer.id, have));
     if (vhd->size_bytes != disk->size_bytes)
         return err_set(err, ERR_INVALID, "%s: %llu bytes over a disk of %llu", vhd->path,
                        (unsigned long long)vhd->size_bytes, (unsigned long long)disk->size_bytes);
@@ -48,9 +49,11 @@ bool disk_next_top_open(struct disk *disk, const char *path, struct disk_next_to
     if (!disk->writable)
         return err_set(err, ERR_INVALID, "%s: open for reading only", disk_top(disk)->vhd->path);
     if (disk->depth >= disk->max_depth)
-        return err_set(err, ERR_INVALID, "%s: a chain can be %zu deep", disk_top(disk)->vhd->path, disk->max_depth);
-    if (!vhd_open(disk->io, path, IO_WRITE, &next->layer->vhd, err) || !check_child(disk, next->layer->vhd, err) ||
-        !layer_start_writing(next->layer, err) || !disk_reserve_layer(disk, err))
+        return err_set(err, ERR_INVALID, "%s: a chain can be %zu deep", disk_top(disk)->vhd->path,
+                       disk->max_depth);
+    if (!vhd_open(disk->io, path, IO_WRITE, &next->layer->vhd, err) ||
+        !check_child(disk, next->layer->vhd, err) || !layer_start_writing(next->layer, err) ||
+        !disk_reserve_layer(disk, err))
         return false;
     next->layer->visible_bytes = next->layer->vhd->size_bytes;
     *ret_next = TAKE(next);

@@ -43,8 +43,8 @@ static bool ensure_block(struct disk *disk, uint32_t block, bool reserve, bool *
     return true;
 }
 
-bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces, size_t max,
-                      size_t *ret_count, struct err *err)
+bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_piece *pieces,
+                      size_t max, size_t *ret_count, struct err *err)
 {
     struct layer *top = disk_top(disk);
     size_t count = 0;
@@ -53,7 +53,8 @@ bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struc
     if (!check_write(disk, offset, length, err))
         return false;
     if (top->vhd->type == VHD_FIXED && length > 0 && max > 0) {
-        pieces[count++] = (struct disk_piece){.file = top->vhd->file, .file_offset = offset, .length = length};
+        pieces[count++] =
+            (struct disk_piece){.file = top->vhd->file, .file_offset = offset, .length = length};
         length = 0;
     }
     while (length > 0 && count < max) {
@@ -135,7 +136,8 @@ static bool zero_stretch(struct disk *disk, uint64_t offset, const struct stretc
         return false;
     uint64_t data = vhd_data_offset(top->vhd, layer_entry(top, stretch->block));
     /* A new block has zeros already. */
-    if (!is_new && !io_zero(top->vhd->file, data + (uint64_t)stretch->first * VHD_SECTOR, stretch->length, err))
+    if (!is_new &&
+        !io_zero(top->vhd->file, data + (uint64_t)stretch->first * VHD_SECTOR, stretch->length, err))
         return false;
     disk_write_end(disk, offset, stretch->length);
     return true;

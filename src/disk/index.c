@@ -72,5 +72,6 @@ void index_add(struct index *index, uint16_t layer, uint32_t block_shift, uint32
 
 uint64_t index_bytes(const struct index *index)
 {
-    return (uint64_t)index->capacity * sizeof *index->nodes + (uint64_t)index->map_blocks * sizeof *index->heads;
+    return (uint64_t)index->capacity * sizeof *index->nodes +
+           (uint64_t)index->map_blocks * sizeof *index->heads;
 }

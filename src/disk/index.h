@@ -1,5 +1,5 @@
-/* Which layers have a block: the inverse of all block allocation tables of a chain, so that the first touch of a block
- * looks at those layers alone that have it, and no table stays in memory.
+/* Which layers have a block: the inverse of all block allocation tables of a chain, so that the first touch
+ * of a block looks at those layers alone that have it, and no table stays in memory.
  *
  * For each map block of 2 MiB a list of (layer, place in its file), the highest layer first. */
 #pragma once

@@ -35,8 +35,8 @@ void layer_stop_writing(struct layer *layer)
     writing_free(TAKE(layer->writing), layer->vhd ? layer->vhd->block_count : 0);
 }
 
-/* Where new blocks go. A whole footer at the end of the file says that all before it belongs to the image, whoever wrote
- * it. Without one, what the structures do not name was left by a crash, and is cut off. */
+/* Where new blocks go. A whole footer at the end of the file says that all before it belongs to the image,
+ * whoever wrote it. Without one, what the structures do not name was left by a crash, and is cut off. */
 static bool find_end(const struct vhd *vhd, struct writing *writing, struct err *err)
 {
     if (vhd->trailer_bytes > 0) {
@@ -78,8 +78,8 @@ bool layer_is_clean(const struct layer *layer)
 {
     const struct writing *writing = layer->writing;
 
-    return !writing || (!writing->data_dirty && !writing->footer_dirty && !writing->in_flush && !writing->dirty &&
-                        writing->bat_dirty_count == 0);
+    return !writing || (!writing->data_dirty && !writing->footer_dirty && !writing->in_flush &&
+                        !writing->dirty && writing->bat_dirty_count == 0);
 }
 
 uint32_t layer_entry(const struct layer *layer, uint32_t block)
@@ -112,8 +112,9 @@ bool layer_bitmap(struct layer *layer, uint32_t block, struct bitmap **ret_bitma
     return true;
 }
 
-/* The footer at the end, if it is there, lies between the old end and the new block and stays until the flush writes
- * the new one: the file is never without, but for a crash in between, and then the copy at its start counts. */
+/* The footer at the end, if it is there, lies between the old end and the new block and stays until the flush
+ * writes the new one: the file is never without, but for a crash in between, and then the copy at its start
+ * counts. */
 static bool grow(struct layer *layer, uint64_t bitmap_offset, uint64_t new_end, bool reserve, struct err *err)
 {
     struct io_file *file = layer->vhd->file;

@@ -1,8 +1,8 @@
-/* One image of a chain; and, for the top and for tops that were sealed a moment ago, what of it is in memory and not
- * yet on stable storage.
+/* One image of a chain; and, for the top and for tops that were sealed a moment ago, what of it is in memory
+ * and not yet on stable storage.
  *
- * The rule of a flush (disk.h): a bit or a BAT entry reaches the file only after what it speaks of is durable. So they
- * change in memory first, and the flush writes copies of them. */
+ * The rule of a flush (disk.h): a bit or a BAT entry reaches the file only after what it speaks of is
+ * durable. So they change in memory first, and the flush writes copies of them. */
 #pragma once
 
 #include "vhd.h"
@@ -35,7 +35,7 @@ struct layer {
     bool parent_time_differs;
     uint64_t visible_bytes; /* less than its size where a layer between it and the top is smaller */
     uint64_t allocated_blocks;
-    struct writing *writing; /* NULL: nothing in memory */
+    struct writing *writing;    /* NULL: nothing in memory */
     struct layer *next_unclean; /* disk->unclean */
 };
 
@@ -43,8 +43,8 @@ void layer_free(struct layer *layer); /* accepts NULL */
 AUTO_DEFINE(auto_layer_free, struct layer, layer_free)
 #define AUTO_LAYER AUTO(auto_layer_free)
 
-/* For an image opened with IO_WRITE. Cuts off what a crash left behind the image's end: new blocks must read as
- * zeros. */
+/* For an image opened with IO_WRITE. Cuts off what a crash left behind the image's end: new blocks must read
+ * as zeros. */
 bool layer_start_writing(struct layer *layer, struct err *err) MUST_CHECK;
 /* Forgets what is in memory; it must be clean. */
 void layer_stop_writing(struct layer *layer);
@@ -53,9 +53,10 @@ bool layer_is_clean(const struct layer *layer);
 /* These are for a dynamic or differencing layer with writing. */
 uint32_t layer_entry(const struct layer *layer, uint32_t block);
 /* The block's bitmap in memory, read from the file if it was not. The block must be allocated. */
-bool layer_bitmap(struct layer *layer, uint32_t block, struct bitmap **ret_bitmap, struct err *err) MUST_CHECK;
-/* Appends a block, all bits 0, data zeros. reserve: the space of its data, too, is taken from the file system now.
- * On failure (ERR_NO_SPACE, ...) nothing has changed. */
+bool layer_bitmap(struct layer *layer, uint32_t block, struct bitmap **ret_bitmap,
+                  struct err *err) MUST_CHECK;
+/* Appends a block, all bits 0, data zeros. reserve: the space of its data, too, is taken from the file system
+ * now. On failure (ERR_NO_SPACE, ...) nothing has changed. */
 bool layer_allocate(struct layer *layer, uint32_t block, bool reserve, struct err *err) MUST_CHECK;
 /* Sets bits; the block's bitmap must be in memory. Cannot fail. */
 void layer_mark(struct layer *layer, uint32_t block, uint32_t first_sector, uint32_t end_sector);

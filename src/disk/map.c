@@ -20,17 +20,18 @@ struct run_list {
     struct map_run runs[];
 };
 
-/* A stretch of a map block that lies contiguously in a layer's file, as far as its bitmap says that it is there. */
+/* A stretch of a map block that lies contiguously in a layer's file, as far as its bitmap says that it is
+ * there. */
 struct source {
     uint16_t layer;
-    uint32_t first, end;     /* sectors of the map block */
+    uint32_t first, end;        /* sectors of the map block */
     uint64_t first_file_sector; /* of `first` */
 };
 
 struct map_scratch {
-    uint64_t todo[WORDS];                 /* sectors that no layer has claimed; the first one is the top bit */
-    uint64_t present[WORDS];              /* sectors that the layer at hand has */
-    uint16_t owner[MAP_BLOCK_SECTORS];    /* 1 + index in sources; 0: none */
+    uint64_t todo[WORDS];              /* sectors that no layer has claimed; the first one is the top bit */
+    uint64_t present[WORDS];           /* sectors that the layer at hand has */
+    uint16_t owner[MAP_BLOCK_SECTORS]; /* 1 + index in sources; 0: none */
     struct source sources[MAP_BLOCK_SECTORS]; /* those that own a sector: never more than there are sectors */
     uint32_t source_count, todo_count;
     struct map_run runs[MAP_BLOCK_SECTORS];
@@ -108,9 +109,10 @@ static void words_set(uint64_t *words, uint32_t first, uint32_t end)
     }
 }
 
-/* present = the bits of the layer's bitmap from first_bit on, for the map block's sectors first to end - 1. */
-static void present_from_bits(struct map_scratch *scratch, const uint8_t *bits, uint32_t first_bit, uint32_t first,
-                              uint32_t end)
+/* present = the bits of the layer's bitmap from first_bit on, for the map block's sectors first to end - 1.
+ */
+static void present_from_bits(struct map_scratch *scratch, const uint8_t *bits, uint32_t first_bit,
+                              uint32_t first, uint32_t end)
 {
     while (first < end) {
         if (first % 64 == 0 && end - first >= 64 && first_bit % 8 == 0) {
@@ -250,9 +252,9 @@ static bool store_runs(struct map *map, uint32_t map_block, uint32_t count, stru
     const struct map_run *runs = map->scratch->runs;
 
     if (count == 1) {
-        map->entries[map_block] = runs[0].layer == MAP_NO_LAYER
-                                      ? TAG_HOLE
-                                      : TAG_LAYER | (uint64_t)runs[0].layer << 16 | (uint64_t)runs[0].file_sector << 32;
+        map->entries[map_block] = runs[0].layer == MAP_NO_LAYER ? TAG_HOLE
+                                                                : TAG_LAYER | (uint64_t)runs[0].layer << 16 |
+                                                                      (uint64_t)runs[0].file_sector << 32;
         return true;
     }
     struct run_list *list = malloc(list_bytes(count));
@@ -275,8 +277,8 @@ static void make_room(struct map *map)
     }
 }
 
-static bool make_entry(struct map *map, const struct index *index, struct layer *const *layers, size_t covered,
-                       uint32_t map_block, struct err *err)
+static bool make_entry(struct map *map, const struct index *index, struct layer *const *layers,
+                       size_t covered, uint32_t map_block, struct err *err)
 {
     struct map_scratch *scratch = map->scratch;
     uint64_t rest = (map->size_bytes - (uint64_t)map_block * MAP_BLOCK_BYTES) / VHD_SECTOR;
@@ -304,8 +306,8 @@ static bool make_entry(struct map *map, const struct index *index, struct layer 
 
 /* --- looking up --- */
 
-static void find_run(const struct run_list *list, struct layer *const *layers, uint32_t sector, uint64_t limit,
-                     struct map_extent *ret_extent)
+static void find_run(const struct run_list *list, struct layer *const *layers, uint32_t sector,
+                     uint64_t limit, struct map_extent *ret_extent)
 {
     uint32_t low = 0, high = list->count; /* the run is at low or above, below high */
 

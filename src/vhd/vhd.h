@@ -12,32 +12,35 @@
 
 #include <stdint.h>
 
-#define VHD_SECTOR 512U
-#define VHD_ID_SIZE 16
-#define VHD_MAX_SIZE_BYTES (2040ULL << 30) /* the BAT counts sectors in 32 bits */
+#define VHD_SECTOR              512U
+#define VHD_ID_SIZE             16
+#define VHD_MAX_SIZE_BYTES      (2040ULL << 30) /* the BAT counts sectors in 32 bits */
 #define VHD_DEFAULT_BLOCK_BYTES (2U << 20)
-#define VHD_BAT_UNALLOCATED 0xFFFFFFFFU
+#define VHD_BAT_UNALLOCATED     0xFFFFFFFFU
 
 enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
 /* --- create --- */
 struct vhd_create_options {
     enum vhd_type type;
-    uint64_t size_bytes;      /* multiple of 512; for a differencing image 0 means the parent's */
-    uint32_t block_bytes;     /* power of two from 4 KiB to 256 MiB (others read up to 2 MiB); 0: 2 MiB; not for fixed */
-    const char *parent_path;  /* differencing only: how we reach the parent now */
+    uint64_t size_bytes;  /* multiple of 512; for a differencing image 0 means the parent's */
+    uint32_t block_bytes; /* power of two from 4 KiB to 256 MiB (others read up to 2 MiB); 0: 2 MiB; not for
+                             fixed */
+    const char *parent_path; /* differencing only: how we reach the parent now */
 };
 
 /* Creates path (must not exist; mode 0600) complete and durable: data, directory entry's file sync included,
  * the directory itself not (the caller syncs it once for many). On failure nothing is left behind.
- * Errors: ERR_INVALID (size, block size), ERR_EXISTS, ERR_NO_SPACE, ERR_IO, and those of opening the parent. */
+ * Errors: ERR_INVALID (size, block size), ERR_EXISTS, ERR_NO_SPACE, ERR_IO, and those of opening the parent.
+ */
 bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options,
                 struct err *err) MUST_CHECK;
 
-/* Makes parent_path the parent of the differencing image at path: its id and its place, as they are now. Nothing is
- * written over but, at last, the footers: a new header with new locators goes behind all else, so that at every instant
- * the image has either its old parent or the new one, whole. The caller answers for the content. Durable on return.
- * Errors: ERR_INVALID (no differencing image, the image itself), and those of opening either. */
+/* Makes parent_path the parent of the differencing image at path: its id and its place, as they are now.
+ * Nothing is written over but, at last, the footers: a new header with new locators goes behind all else, so
+ * that at every instant the image has either its old parent or the new one, whole. The caller answers for the
+ * content. Durable on return. Errors: ERR_INVALID (no differencing image, the image itself), and those of
+ * opening either. */
 bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err) MUST_CHECK;
 
 /* --- open --- */
@@ -48,12 +51,12 @@ struct vhd {
     struct vhd_footer footer;
     uint8_t footer_bytes[VHD_FOOTER_BYTES]; /* as found; what is written when the file has grown */
     enum vhd_type type;
-    uint64_t size_bytes;   /* as a guest sees it: vhd_footer_size_bytes() */
-    uint64_t file_bytes;   /* when it was opened, as are: */
+    uint64_t size_bytes; /* as a guest sees it: vhd_footer_size_bytes() */
+    uint64_t file_bytes; /* when it was opened, as are: */
     uint64_t device, inode;
     int64_t mtime_seconds;
     unsigned trailer_bytes; /* of the footer at the end: 512, 511, or 0 if it is missing or damaged */
-    bool needs_repair;      /* the footer at the end is missing, damaged, or another image's: the copy served */
+    bool needs_repair; /* the footer at the end is missing, damaged, or another image's: the copy served */
     /* Zero for a fixed image: */
     struct vhd_header header;
     uint32_t block_bytes, block_shift; /* block_bytes == 1 << block_shift */
@@ -61,23 +64,28 @@ struct vhd {
     uint32_t block_count; /* blocks of the virtual size; the BAT has at least as many entries */
 };
 
-/* flags: IO_READ_ONLY or IO_WRITE. Errors name the file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_IO. */
-bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd, struct err *err) MUST_CHECK;
+/* flags: IO_READ_ONLY or IO_WRITE. Errors name the file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_IO.
+ */
+bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd,
+              struct err *err) MUST_CHECK;
 void vhd_close(struct vhd *vhd); /* accepts NULL */
 AUTO_DEFINE(auto_vhd_close, struct vhd, vhd_close)
 #define AUTO_VHD AUTO(auto_vhd_close)
 
-/* Opens the parent of a differencing image, read-only. Tries the locators: relative, absolute, URL; then the parent's
- * name beside the child. The first one whose unique id is the one that the child names is it.
- * ERR_NOT_FOUND: none of them exists; ERR_MISMATCH: what is there has another id (both files and values named). */
+/* Opens the parent of a differencing image, read-only. Tries the locators: relative, absolute, URL; then the
+ * parent's name beside the child. The first one whose unique id is the one that the child names is it.
+ * ERR_NOT_FOUND: none of them exists; ERR_MISMATCH: what is there has another id (both files and values
+ * named). */
 bool vhd_open_parent(const struct vhd *child, struct vhd **ret_parent, struct err *err) MUST_CHECK;
 
 /* --- the block allocation table --- */
-/* Calls each for every allocated entry, in order, having checked that its block lies in the file and behind the
- * metadata at its start: ERR_CORRUPT if not. Entries behind block_count are passed on too. each returns false to end. */
+/* Calls each for every allocated entry, in order, having checked that its block lies in the file and behind
+ * the metadata at its start: ERR_CORRUPT if not. Entries behind block_count are passed on too. each returns
+ * false to end. */
 typedef bool vhd_bat_each_fn(void *context, uint32_t block, uint32_t entry, struct err *err);
 bool vhd_bat_each(const struct vhd *vhd, vhd_bat_each_fn *each, void *context, struct err *err) MUST_CHECK;
-/* The table as it is in the file, padded with ones to a sector. *ret_bytes is owned. Nothing in it is checked. */
+/* The table as it is in the file, padded with ones to a sector. *ret_bytes is owned. Nothing in it is
+ * checked. */
 bool vhd_bat_read(const struct vhd *vhd, uint8_t **ret_bytes, size_t *ret_length, struct err *err) MUST_CHECK;
 uint64_t vhd_bat_file_bytes(const struct vhd *vhd); /* padded */
 

@@ -1,8 +1,8 @@
 /* The sector bitmap in front of each block's data. Pure.
  *
- * One bit a sector, the most significant bit of a byte first: sector s is byte s >> 3, mask 0x80 >> (s & 7). Padded to
- * whole sectors, so 512 bytes for a block of 2 MiB. 1: the sector is in this image. 0: in a differencing image ask the
- * parent; in a dynamic one it was never written and its place holds zeros. */
+ * One bit a sector, the most significant bit of a byte first: sector s is byte s >> 3, mask 0x80 >> (s & 7).
+ * Padded to whole sectors, so 512 bytes for a block of 2 MiB. 1: the sector is in this image. 0: in a
+ * differencing image ask the parent; in a dynamic one it was never written and its place holds zeros. */
 #pragma once
 
 #include "bytes.h"

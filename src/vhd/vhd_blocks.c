@@ -1,7 +1,8 @@
 /* The block allocation table (BAT) and where things are in the file.
  *
  * The BAT: table_entries u32, big-endian, each the file sector of a block's bitmap, the data right behind it;
- * 0xFFFFFFFF: not allocated. Padded with ones to a sector. Block n is the virtual disk's bytes from n * block_bytes. */
+ * 0xFFFFFFFF: not allocated. Padded with ones to a sector. Block n is the virtual disk's bytes from n *
+ * block_bytes. */
 #include "vhd.h"
 
 #include "bytes.h"
@@ -29,15 +30,16 @@ static bool check_entry(const struct vhd *vhd, uint32_t block, uint32_t entry, s
     uint64_t table = vhd->header.table_offset;
 
     if (end > vhd->file_bytes - vhd->trailer_bytes)
-        return err_set(err, ERR_CORRUPT, "%s: BAT entry %u: block at %llu to %llu, the data end at %llu", vhd->path,
-                       block, (unsigned long long)start, (unsigned long long)end,
+        return err_set(err, ERR_CORRUPT, "%s: BAT entry %u: block at %llu to %llu, the data end at %llu",
+                       vhd->path, block, (unsigned long long)start, (unsigned long long)end,
                        (unsigned long long)vhd->file_bytes - vhd->trailer_bytes);
     if (end / VHD_SECTOR > UINT32_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "%s: BAT entry %u: a block past 2 TiB of the file", vhd->path, block);
+        return err_set(err, ERR_UNSUPPORTED, "%s: BAT entry %u: a block past 2 TiB of the file", vhd->path,
+                       block);
     if (start < VHD_FOOTER_BYTES || overlaps(start, end, header, header + VHD_HEADER_BYTES) ||
         overlaps(start, end, table, table + (uint64_t)vhd->header.table_entries * 4))
-        return err_set(err, ERR_CORRUPT, "%s: BAT entry %u: block at %llu, in the image's own structures", vhd->path,
-                       block, (unsigned long long)start);
+        return err_set(err, ERR_CORRUPT, "%s: BAT entry %u: block at %llu, in the image's own structures",
+                       vhd->path, block, (unsigned long long)start);
     return true;
 }
 
@@ -91,7 +93,8 @@ bool vhd_bat_each(const struct vhd *vhd, vhd_bat_each_fn *each, void *context, s
         return err_oom(err);
     for (uint32_t first = 0; first < entries;) {
         uint32_t count = (uint32_t)min_u64(CHUNK_BYTES / 4, entries - first);
-        if (!io_read(vhd->file, vhd->header.table_offset + (uint64_t)first * 4, chunk, (size_t)count * 4, err) ||
+        if (!io_read(vhd->file, vhd->header.table_offset + (uint64_t)first * 4, chunk, (size_t)count * 4,
+                     err) ||
             !chunk_scan(vhd, chunk, first, count, each, context, err))
             return false;
         first += count;
@@ -135,8 +138,8 @@ static bool end_of_block(void *context, uint32_t block, uint32_t entry, struct e
     return true;
 }
 
-/* blktap keeps a map of full blocks behind the BAT: "tdbatmap", offset u64, sectors u32. It stays true when bits are
- * only ever set, so it is left alone; new blocks must not overwrite it. */
+/* blktap keeps a map of full blocks behind the BAT: "tdbatmap", offset u64, sectors u32. It stays true when
+ * bits are only ever set, so it is left alone; new blocks must not overwrite it. */
 static bool end_of_batmap(const struct vhd *vhd, uint64_t *end, struct err *err)
 {
     uint64_t offset = vhd->header.table_offset + vhd_bat_file_bytes(vhd);
@@ -166,8 +169,8 @@ bool vhd_end_bytes(const struct vhd *vhd, uint64_t *ret_end, struct err *err)
             const struct vhd_locator *locator = &vhd->header.locators[i];
             uint64_t end;
             /* One that points past the file's end names nothing. */
-            if (locator->platform != VHD_PLATFORM_NONE && add_u64(locator->offset, locator->space_bytes, &end) &&
-                end <= vhd->file_bytes)
+            if (locator->platform != VHD_PLATFORM_NONE &&
+                add_u64(locator->offset, locator->space_bytes, &end) && end <= vhd->file_bytes)
                 search.end = max_u64(search.end, end);
         }
         if (!end_of_batmap(vhd, &search.end, err) || !vhd_bat_each(vhd, end_of_block, &search, err))

@@ -2,9 +2,8 @@
  *
  *   fixed         data, footer
  *   dynamic       copy of the footer, header at 0x200, BAT at 0x600, footer
- *   differencing  copy of the footer, header at 0x200, W2ku at 0x1000 (4 KiB), BAT, W2ru on a multiple of 4 KiB
- *                 (64 KiB), footer
- * Blocks come later: their data on a multiple of 4 KiB, the bitmap right before it. */
+ *   differencing  copy of the footer, header at 0x200, W2ku at 0x1000 (4 KiB), BAT, W2ru on a multiple of 4
+ * KiB (64 KiB), footer Blocks come later: their data on a multiple of 4 KiB, the bitmap right before it. */
 #include "vhd.h"
 
 #include "bytes.h"
@@ -48,12 +47,13 @@ static bool check_options(const struct vhd_create_options *options, struct err *
         return err_set(err, ERR_INVALID, "disk type %d", (int)options->type);
     if ((options->type == VHD_DIFFERENCING) != (options->parent_path != NULL))
         return err_set(err, ERR_INVALID, "a differencing image needs a parent, others have none");
-    if ((size == 0 && options->type != VHD_DIFFERENCING) || size % VHD_SECTOR != 0 || size > VHD_MAX_SIZE_BYTES)
+    if ((size == 0 && options->type != VHD_DIFFERENCING) || size % VHD_SECTOR != 0 ||
+        size > VHD_MAX_SIZE_BYTES)
         return err_set(err, ERR_INVALID, "a size of %llu bytes: a multiple of 512 up to 2040 GiB is possible",
                        (unsigned long long)size);
     if (block != 0 && (!is_power_of_two(block) || block < MIN_BLOCK_BYTES || block > MAX_BLOCK_BYTES))
-        return err_set(err, ERR_INVALID, "a block size of %u bytes: a power of two from 4 KiB to 256 MiB is possible",
-                       block);
+        return err_set(err, ERR_INVALID,
+                       "a block size of %u bytes: a power of two from 4 KiB to 256 MiB is possible", block);
     return true;
 }
 
@@ -127,7 +127,8 @@ static bool write_bat(struct io_file *file, const struct vhd_header *header, str
     return io_write(file, header->table_offset, bytes, length, err);
 }
 
-static bool write_metadata(struct io_file *file, const struct plan *plan, const uint8_t *footer, struct err *err)
+static bool write_metadata(struct io_file *file, const struct plan *plan, const uint8_t *footer,
+                           struct err *err)
 {
     uint8_t head[VHD_FOOTER_BYTES + VHD_HEADER_BYTES];
 
@@ -154,7 +155,8 @@ static bool write_image(struct io_file *file, const struct plan *plan, struct er
     return io_write(file, plan->end_bytes, footer, sizeof footer, err) && io_sync(file, err);
 }
 
-bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options, struct err *err)
+bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options,
+                struct err *err)
 {
     AUTO(plan_done) struct plan plan = {0};
     AUTO_IO struct io_file *file = NULL;

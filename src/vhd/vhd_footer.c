@@ -138,8 +138,9 @@ struct vhd_geometry vhd_geometry_of(uint64_t size_bytes)
             tracks = total / sectors;
         }
     }
-    return (struct vhd_geometry){
-        .cylinders = (uint16_t)(tracks / heads), .heads = (uint8_t)heads, .sectors_per_track = (uint8_t)sectors};
+    return (struct vhd_geometry){.cylinders = (uint16_t)(tracks / heads),
+                                 .heads = (uint8_t)heads,
+                                 .sectors_per_track = (uint8_t)sectors};
 }
 
 uint64_t vhd_geometry_bytes(const struct vhd_geometry *geometry)

@@ -1,5 +1,5 @@
-/* The footer of a VHD: 512 bytes at the end of the file, and in dynamic and differencing images a copy at its start.
- * Pure: byte arrays to values and back. Source: VHD specification 1.0, "Hard Disk Footer Format".
+/* The footer of a VHD: 512 bytes at the end of the file, and in dynamic and differencing images a copy at its
+ * start. Pure: byte arrays to values and back. Source: VHD specification 1.0, "Hard Disk Footer Format".
  *
  *   off size
  *     0    8  "conectix"
@@ -50,8 +50,8 @@ struct vhd_footer {
     bool saved_state;
 };
 
-/* length is 512, or 511: so Virtual PC wrote it before 2004. ERR_CORRUPT, or ERR_UNSUPPORTED for a type or version that
- * exists but is not read here. */
+/* length is 512, or 511: so Virtual PC wrote it before 2004. ERR_CORRUPT, or ERR_UNSUPPORTED for a type or
+ * version that exists but is not read here. */
 bool vhd_footer_decode(const uint8_t *bytes, size_t length, struct vhd_footer *ret_footer,
                        struct err *err) MUST_CHECK;
 void vhd_footer_encode(const struct vhd_footer *footer, uint8_t bytes[static VHD_FOOTER_BYTES]);
@@ -59,8 +59,8 @@ void vhd_footer_encode(const struct vhd_footer *footer, uint8_t bytes[static VHD
 /* The specification's appendix "CHS Calculation". */
 struct vhd_geometry vhd_geometry_of(uint64_t size_bytes);
 uint64_t vhd_geometry_bytes(const struct vhd_geometry *geometry);
-/* The size that a guest sees. Virtual PC and old QEMUs showed cylinders x heads x sectors, all others current_bytes;
- * the largest geometry means that it was too small for the size. */
+/* The size that a guest sees. Virtual PC and old QEMUs showed cylinders x heads x sectors, all others
+ * current_bytes; the largest geometry means that it was too small for the size. */
 uint64_t vhd_footer_size_bytes(const struct vhd_footer *footer);
 
 /* For the footer and the dynamic header: the four bytes at checksum_offset count as 0. */

@@ -61,12 +61,13 @@ static bool check(const uint8_t *bytes, struct err *err)
         return err_set(err, ERR_UNSUPPORTED, "dynamic header: version 0x%08x", get_be32(bytes + VERSION));
     uint32_t block_bytes = get_be32(bytes + BLOCK_SIZE);
     if (block_bytes < VHD_SECTOR || !is_power_of_two(block_bytes))
-        return err_set(err, ERR_CORRUPT, "dynamic header: a block size of %u bytes is no power of two from 512",
-                       block_bytes);
+        return err_set(err, ERR_CORRUPT,
+                       "dynamic header: a block size of %u bytes is no power of two from 512", block_bytes);
     return true;
 }
 
-bool vhd_header_decode(const uint8_t bytes[static VHD_HEADER_BYTES], struct vhd_header *ret_header, struct err *err)
+bool vhd_header_decode(const uint8_t bytes[static VHD_HEADER_BYTES], struct vhd_header *ret_header,
+                       struct err *err)
 {
     if (!check(bytes, err))
         return false;

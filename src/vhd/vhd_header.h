@@ -17,10 +17,8 @@
  *   768  256  zeros
  * A parent locator:
  *     0    4  platform: 0 none, "W2ru" relative, "W2ku" absolute, "MacX" URL, ...
- *     4    4  space for its data: bytes in practice; the specification says sectors, so below 512 it is sectors
- *     8    4  bytes of data
- *    12    4  0
- *    16    8  offset of the data in the file */
+ *     4    4  space for its data: bytes in practice; the specification says sectors, so below 512 it is
+ * sectors 8    4  bytes of data 12    4  0 16    8  offset of the data in the file */
 #pragma once
 
 #include "err.h"

@@ -51,8 +51,8 @@ static bool read_trailer(struct vhd *vhd, struct err *err)
 }
 
 /* Only dynamic and differencing images have one; at the start of a fixed one is the guest's data. */
-static bool read_copy(const struct vhd *vhd, struct vhd_footer *ret_footer, uint8_t bytes[static VHD_FOOTER_BYTES],
-                      struct err *err)
+static bool read_copy(const struct vhd *vhd, struct vhd_footer *ret_footer,
+                      uint8_t bytes[static VHD_FOOTER_BYTES], struct err *err)
 {
     struct vhd_footer footer;
 
@@ -65,8 +65,9 @@ static bool read_copy(const struct vhd *vhd, struct vhd_footer *ret_footer, uint
     return true;
 }
 
-/* The end of the file holds a guest's data after a crash at a bad moment, and a guest can write there what looks like
- * a footer. The copy at the start is out of its reach: where both are valid but of different images, the copy counts. */
+/* The end of the file holds a guest's data after a crash at a bad moment, and a guest can write there what
+ * looks like a footer. The copy at the start is out of its reach: where both are valid but of different
+ * images, the copy counts. */
 static bool read_footer(struct vhd *vhd, struct err *err)
 {
     struct vhd_footer copy;
@@ -110,8 +111,8 @@ static bool check_table(struct vhd *vhd, struct err *err)
     uint64_t end;
 
     if (header->table_entries < blocks)
-        return err_set(err, ERR_CORRUPT, "dynamic header: a BAT of %u entries for %llu blocks", header->table_entries,
-                       (unsigned long long)blocks);
+        return err_set(err, ERR_CORRUPT, "dynamic header: a BAT of %u entries for %llu blocks",
+                       header->table_entries, (unsigned long long)blocks);
     if (header->table_entries > MAX_TABLE_ENTRIES)
         return err_set(err, ERR_UNSUPPORTED, "dynamic header: a BAT of %u entries", header->table_entries);
     if (header->table_offset < VHD_FOOTER_BYTES || header->table_offset % VHD_SECTOR != 0 ||

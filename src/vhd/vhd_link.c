@@ -23,8 +23,8 @@ static bool make_locators(const char *dir, const char *parent_path, struct vhd_l
     return true;
 }
 
-bool vhd_link_make(const char *child_path, const struct vhd *parent, struct vhd_header *header, struct vhd_link *ret_link,
-                   struct err *err)
+bool vhd_link_make(const char *child_path, const struct vhd *parent, struct vhd_header *header,
+                   struct vhd_link *ret_link, struct err *err)
 {
     AUTO_FREE char *absolute = path_absolute(child_path);
     AUTO_FREE char *dir = absolute ? path_dir(absolute) : NULL;
@@ -48,8 +48,8 @@ bool vhd_link_make(const char *child_path, const struct vhd *parent, struct vhd_
     return true;
 }
 
-void vhd_link_place(const struct vhd_link *link, struct vhd_header *header, uint64_t w2ku_offset, uint64_t w2ku_space,
-                    uint64_t w2ru_offset, uint64_t w2ru_space)
+void vhd_link_place(const struct vhd_link *link, struct vhd_header *header, uint64_t w2ku_offset,
+                    uint64_t w2ku_space, uint64_t w2ru_offset, uint64_t w2ru_space)
 {
     memset(header->locators, 0, sizeof header->locators);
     header->locators[0] = (struct vhd_locator){.platform = VHD_PLATFORM_W2KU,
@@ -62,7 +62,8 @@ void vhd_link_place(const struct vhd_link *link, struct vhd_header *header, uint
                                                .offset = w2ru_offset};
 }
 
-bool vhd_link_write(const struct vhd_link *link, const struct vhd_header *header, struct io_file *file, struct err *err)
+bool vhd_link_write(const struct vhd_link *link, const struct vhd_header *header, struct io_file *file,
+                    struct err *err)
 {
     return io_write(file, header->locators[0].offset, link->w2ku.bytes, link->w2ku.length, err) &&
            io_write(file, header->locators[1].offset, link->w2ru.bytes, link->w2ru.length, err);

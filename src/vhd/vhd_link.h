@@ -1,5 +1,5 @@
-/* What a differencing image says of its parent: id and name in the header, and the data of two locators. Used where an
- * image is made and where it gets another parent. */
+/* What a differencing image says of its parent: id and name in the header, and the data of two locators. Used
+ * where an image is made and where it gets another parent. */
 #pragma once
 
 #include "vhd.h"
@@ -12,12 +12,12 @@ struct vhd_link {
 };
 
 /* For a child at child_path. Sets the parent's fields in the header, the locators aside. */
-bool vhd_link_make(const char *child_path, const struct vhd *parent, struct vhd_header *header, struct vhd_link *ret_link,
-                   struct err *err) MUST_CHECK;
+bool vhd_link_make(const char *child_path, const struct vhd *parent, struct vhd_header *header,
+                   struct vhd_link *ret_link, struct err *err) MUST_CHECK;
 void vhd_link_done(struct vhd_link *link);
 /* The first two locators of the header; the others are cleared. */
-void vhd_link_place(const struct vhd_link *link, struct vhd_header *header, uint64_t w2ku_offset, uint64_t w2ku_space,
-                    uint64_t w2ru_offset, uint64_t w2ru_space);
+void vhd_link_place(const struct vhd_link *link, struct vhd_header *header, uint64_t w2ku_offset,
+                    uint64_t w2ku_space, uint64_t w2ru_offset, uint64_t w2ru_space);
 /* Writes the data to where vhd_link_place() said. */
 bool vhd_link_write(const struct vhd_link *link, const struct vhd_header *header, struct io_file *file,
                     struct err *err) MUST_CHECK;

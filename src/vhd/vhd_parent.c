@@ -36,8 +36,8 @@ static void add(struct candidates *candidates, char *path)
     candidates->paths[candidates->count++] = path;
 }
 
-typedef bool path_decoder(uint32_t platform, const uint8_t *data, size_t length, const char *dir, char **ret_path,
-                          struct err *err);
+typedef bool path_decoder(uint32_t platform, const uint8_t *data, size_t length, const char *dir,
+                          char **ret_path, struct err *err);
 
 static bool add_locators(const struct vhd *child, uint32_t platform, path_decoder *decode, const char *dir,
                          struct candidates *candidates, struct err *err)
@@ -63,8 +63,8 @@ static bool add_locators(const struct vhd *child, uint32_t platform, path_decode
 
 static bool find_candidates(const struct vhd *child, struct candidates *candidates, struct err *err)
 {
-    static const uint32_t ORDER[] = {VHD_PLATFORM_W2RU, VHD_PLATFORM_WI2R, VHD_PLATFORM_W2KU, VHD_PLATFORM_WI2K,
-                                     VHD_PLATFORM_MACX};
+    static const uint32_t ORDER[] = {VHD_PLATFORM_W2RU, VHD_PLATFORM_WI2R, VHD_PLATFORM_W2KU,
+                                     VHD_PLATFORM_WI2K, VHD_PLATFORM_MACX};
     AUTO_FREE char *dir = path_dir(child->path);
     char *path;
 
@@ -87,11 +87,12 @@ static bool mismatch(const struct vhd *child, const struct vhd *found, struct er
     char want[2 * VHD_ID_SIZE + 1], have[2 * VHD_ID_SIZE + 1];
 
     return err_set(err, ERR_MISMATCH, "%s: wants a parent with the unique id %s, but %s has %s", child->path,
-                   vhd_id_format(child->header.parent_id, want), found->path, vhd_id_format(found->footer.id, have));
+                   vhd_id_format(child->header.parent_id, want), found->path,
+                   vhd_id_format(found->footer.id, have));
 }
 
-/* True with *ret_parent set if it is the parent. False with the best of the reasons in err: what is there says more than
- * what is missing, and the first place more than the others. */
+/* True with *ret_parent set if it is the parent. False with the best of the reasons in err: what is there
+ * says more than what is missing, and the first place more than the others. */
 static bool try_candidate(const struct vhd *child, const char *path, struct vhd **ret_parent, struct err *err)
 {
     AUTO_VHD struct vhd *found = NULL;

@@ -39,7 +39,8 @@ static void url_to_path(char *text)
 }
 
 /* What the data says, with `/` between the parts; NULL text for a platform that is not read. */
-static bool decode_text(uint32_t platform, const uint8_t *data, size_t length, char **ret_text, struct err *err)
+static bool decode_text(uint32_t platform, const uint8_t *data, size_t length, char **ret_text,
+                        struct err *err)
 {
     AUTO_FREE char *text = NULL;
 
@@ -122,7 +123,7 @@ bool vhd_path_encode(uint32_t platform, const char *path, const char *dir, struc
                      struct err *err)
 {
     AUTO_FREE char *relative = platform == VHD_PLATFORM_W2RU ? path_relative(dir, path) : NULL;
-    AUTO_FREE char *text = !relative                        ? strdup(path)
+    AUTO_FREE char *text = !relative                          ? strdup(path)
                            : strncmp(relative, "../", 3) == 0 ? strdup(relative)
                                                               : string_printf("./%s", relative);
     size_t capacity = text ? 2 * strlen(text) : 0;

@@ -1,4 +1,5 @@
-/* Another parent for an image that exists. The header has one checksum and no copy, so it is never changed in place:
+/* Another parent for an image that exists. The header has one checksum and no copy, so it is never changed in
+ * place:
  *
  *   1  a new header and its locators, behind the footer at the end; sync
  *      (the file ends in no footer now: the copy at the start counts, with the old header)
@@ -16,7 +17,8 @@
 static bool check(const struct vhd *child, const struct vhd *parent, struct err *err)
 {
     if (child->type != VHD_DIFFERENCING)
-        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child->path, vhd_type_name(child->type));
+        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child->path,
+                       vhd_type_name(child->type));
     if (child->device == parent->device && child->inode == parent->inode)
         return err_set(err, ERR_INVALID, "%s: an image cannot be its own parent", child->path);
     return true;
@@ -43,7 +45,8 @@ static bool write_header(const struct vhd *child, const struct vhd_link *link, s
     uint64_t w2ru = w2ku + w2ku_space;
     vhd_link_place(link, header, w2ku, w2ku_space, w2ru, w2ru_space);
     vhd_header_encode(header, bytes);
-    if (!io_truncate(child->file, w2ru + w2ru_space, err) || !io_write(child->file, offset, bytes, sizeof bytes, err) ||
+    if (!io_truncate(child->file, w2ru + w2ru_space, err) ||
+        !io_write(child->file, offset, bytes, sizeof bytes, err) ||
         !vhd_link_write(link, header, child->file, err) || !io_sync(child->file, err))
         return false;
     *ret_header = offset;
@@ -63,7 +66,8 @@ static bool switch_footers(const struct vhd *child, uint64_t header_offset, uint
            io_write(child->file, 0, bytes, sizeof bytes, err) && io_sync(child->file, err);
 }
 
-static bool reparent(const struct vhd *child, const struct vhd *parent, struct vhd_link *link, struct err *err)
+static bool reparent(const struct vhd *child, const struct vhd *parent, struct vhd_link *link,
+                     struct err *err)
 {
     struct vhd_header header = child->header;
     uint64_t offset, end;
@@ -78,8 +82,8 @@ bool vhd_reparent(const struct io *io, const char *path, const char *parent_path
     AUTO_VHD struct vhd *parent = NULL;
     struct vhd_link link = {0};
 
-    if (!vhd_open(io, path, IO_WRITE, &child, err) || !vhd_open(io, parent_path, IO_READ_ONLY, &parent, err) ||
-        !check(child, parent, err))
+    if (!vhd_open(io, path, IO_WRITE, &child, err) ||
+        !vhd_open(io, parent_path, IO_READ_ONLY, &parent, err) || !check(child, parent, err))
         return false;
     bool ok = reparent(child, parent, &link, err);
     vhd_link_done(&link);

@@ -1,8 +1,9 @@
-/* The power goes at every change that a history makes on the disk, one after the other; then each sector holds its last
- * flushed value or one written later, whole, and the disk can be written again.
+/* The power goes at every change that a history makes on the disk, one after the other; then each sector
+ * holds its last flushed value or one written later, whole, and the disk can be written again.
  *
- * Every written sector is stamped with the number of its write, so that a sector says which write it is of. The history
- * has writes, zeros, flushes (also with writes that come in the middle of them), seals and re-opens.
+ * Every written sector is stamped with the number of its write, so that a sector says which write it is of.
+ * The history has writes, zeros, flushes (also with writes that come in the middle of them), seals and
+ * re-opens.
  *
  *   test_disk_crash [SEEDS [FIRST_SEED]] */
 #include "bytes.h"
@@ -16,11 +17,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_SECTORS  12288U
-#define MAX_RUN      300U
-#define OPERATIONS   40
-#define CRASHES      2 /* ways in which each cut falls out */
-#define DIR          "/vm"
+#define MAX_SECTORS 12288U
+#define MAX_RUN     300U
+#define OPERATIONS  40
+#define CRASHES     2 /* ways in which each cut falls out */
+#define DIR         "/vm"
 
 /* What a sector may hold: 0 is zeros, else the stamp of a write. */
 struct candidates {
@@ -30,7 +31,7 @@ struct candidates {
 
 struct trial {
     uint64_t seed;
-    uint64_t cut;      /* the change at which the power goes; 0: never */
+    uint64_t cut; /* the change at which the power goes; 0: never */
     struct random random;
     struct io_memory *memory;
     struct io_failing *failing;
@@ -95,8 +96,8 @@ static void check_sector(const struct trial *t, uint32_t sector, const uint8_t *
         if (memcmp(bytes, whole, sizeof whole) == 0)
             return;
     }
-    snprintf(err.text, sizeof err.text, "sector %u holds %08x %08x, %u candidates, the first %u, the last %u", sector,
-             get_be32(bytes), get_be32(bytes + 4), c->count, c->stamps[0], c->stamps[c->count - 1]);
+    snprintf(err.text, sizeof err.text, "sector %u holds %08x %08x, %u candidates, the first %u, the last %u",
+             sector, get_be32(bytes), get_be32(bytes + 4), c->count, c->stamps[0], c->stamps[c->count - 1]);
     fail(t, "wrong content");
 }
 
@@ -374,7 +375,8 @@ int main(int argc, char **argv)
 
     for (uint64_t i = 0; i < seeds; i++)
         cuts += run_seed(first + i);
-    printf("%llu power cuts in %llu histories from seed %llu: each sector is its last flushed value or a later one\n",
+    printf("%llu power cuts in %llu histories from seed %llu: each sector is its last flushed value or a "
+           "later one\n",
            (unsigned long long)cuts, (unsigned long long)seeds, (unsigned long long)first);
     return 0;
 }

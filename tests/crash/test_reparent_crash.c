@@ -1,5 +1,5 @@
-/* An image gets another parent, and the power goes at every change: it has the old parent or the new one, whole; it can
- * be written then, and what the image itself holds is there. */
+/* An image gets another parent, and the power goes at every change: it has the old parent or the new one,
+ * whole; it can be written then, and what the image itself holds is there. */
 #include "disk_tools.h"
 #include "io_failing.h"
 #include "io_memory.h"
@@ -66,10 +66,10 @@ static bool trial(uint64_t cut, uint64_t seed)
     write_at(io, "/child.avhd", 512, 3);
     io_memory_sync_all(memory);
     io_failing_set(failing, (struct io_fault){.calls = IO_CALLS_CHANGES,
-                                               .nth = cut,
-                                               .errnum = EIO,
-                                               .done_anyway = seed % 2 == 0,
-                                               .forever = true});
+                                              .nth = cut,
+                                              .errnum = EIO,
+                                              .done_anyway = seed % 2 == 0,
+                                              .forever = true});
     bool done = disk_reconnect(io_failing_io(failing), "/child.avhd", "/new.vhd", true, &err);
     bool struck = io_failing_struck(failing);
     MUST(done == !struck);

@@ -134,7 +134,8 @@ uint64_t io_memory_taken_bytes(const struct io_memory *memory)
     return pages * PAGE_BYTES;
 }
 
-static int change(struct io_file *file, enum node_change what, uint64_t offset, uint64_t length, const void *bytes)
+static int change(struct io_file *file, enum node_change what, uint64_t offset, uint64_t length,
+                  const void *bytes)
 {
     struct io_memory *memory = memory_of(file->io);
     struct node *node = node_of(file);
@@ -143,7 +144,8 @@ static int change(struct io_file *file, enum node_change what, uint64_t offset, 
     if (!((struct memory_file *)file)->writable)
         return EBADF;
     if (takes && memory->limit_bytes != 0 &&
-        io_memory_taken_bytes(memory) + pages_needed(&node->now, offset, length) * PAGE_BYTES > memory->limit_bytes)
+        io_memory_taken_bytes(memory) + pages_needed(&node->now, offset, length) * PAGE_BYTES >
+            memory->limit_bytes)
         return ENOSPC;
     node->changed = ++memory->clock;
     node_change(node, what, offset, length, bytes);
@@ -424,7 +426,8 @@ void io_memory_crash(struct io_memory *memory, uint64_t seed)
         abort();
     keep_or_drop_names(memory, &random);
     names_copy(&memory->now, &memory->durable);
-    /* In the order of their making, so that a seed means the same each time; a second link finds nothing unsynced. */
+    /* In the order of their making, so that a seed means the same each time; a second link finds nothing
+     * unsynced. */
     if (memory->now.count > 0)
         qsort(memory->now.name, memory->now.count, sizeof *memory->now.name, by_inode);
     for (size_t i = 0; i < memory->now.count; i++)

@@ -1,10 +1,10 @@
 /* The I/O seam in memory: a file system of its own, and a power cut for it.
  *
- * All operations take effect at once for those who read. What the disk holds is another matter: a write is certain to
- * be there after a sync of its file, a name after a sync of its folder. io_memory_crash() takes the power away: each
- * write, truncation and punch that no sync covered is kept, dropped, or (a write) kept in some of its 512-byte sectors;
- * each change of a name that no folder sync covered is kept or dropped, each by a choice of its own drawn from the
- * seed. A rename is atomic. Nothing that was synced is ever lost.
+ * All operations take effect at once for those who read. What the disk holds is another matter: a write is
+ * certain to be there after a sync of its file, a name after a sync of its folder. io_memory_crash() takes
+ * the power away: each write, truncation and punch that no sync covered is kept, dropped, or (a write) kept
+ * in some of its 512-byte sectors; each change of a name that no folder sync covered is kept or dropped, each
+ * by a choice of its own drawn from the seed. A rename is atomic. Nothing that was synced is ever lost.
  *
  * Paths are absolute; `/` exists. Not thread-safe. Files have no descriptor (fd -1). */
 #pragma once
@@ -14,7 +14,7 @@
 struct io_memory;
 
 enum io_memory_kind {
-    IO_MEMORY_PLAIN,   /* for speed: io_memory_crash() must not be called */
+    IO_MEMORY_PLAIN, /* for speed: io_memory_crash() must not be called */
     IO_MEMORY_FORGETS,
 };
 

@@ -13,8 +13,8 @@ struct names {
     size_t count, capacity;
 };
 
-/* A change in at most two folders. It can be applied to any table, whatever that holds: this is what lets a power cut
- * keep one change and drop the one before it. */
+/* A change in at most two folders. It can be applied to any table, whatever that holds: this is what lets a
+ * power cut keep one change and drop the one before it. */
 struct name_op {
     char *dir, *other_dir; /* owned; other_dir only where a rename goes to another folder */
     char *remove;          /* owned; NULL: nothing goes */

@@ -88,9 +88,11 @@ static void remember(struct node *node, const struct node_op *op)
     node->last = copy;
 }
 
-void node_change(struct node *node, enum node_change change, uint64_t offset, uint64_t length, const void *bytes)
+void node_change(struct node *node, enum node_change change, uint64_t offset, uint64_t length,
+                 const void *bytes)
 {
-    struct node_op op = {.change = change, .offset = offset, .length = length, .bytes = (uint8_t *)(uintptr_t)bytes};
+    struct node_op op = {
+        .change = change, .offset = offset, .length = length, .bytes = (uint8_t *)(uintptr_t)bytes};
 
     apply(&node->now, &op);
     if (node->forgets)

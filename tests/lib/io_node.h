@@ -32,7 +32,8 @@ struct node *node_ref(struct node *node);
 void node_unref(struct node *node);
 
 /* Takes effect now; on the disk only after node_sync(). bytes for NODE_WRITE alone. */
-void node_change(struct node *node, enum node_change change, uint64_t offset, uint64_t length, const void *bytes);
+void node_change(struct node *node, enum node_change change, uint64_t offset, uint64_t length,
+                 const void *bytes);
 void node_sync(struct node *node);
 /* Keeps, drops or tears each unsynced change; what is left is what there is. */
 void node_crash(struct node *node, struct random *random);

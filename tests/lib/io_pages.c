@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint8_t RESERVED[PAGE_BYTES]; /* its address says: reserved; its content is what such a page reads as */
+static uint8_t
+    RESERVED[PAGE_BYTES]; /* its address says: reserved; its content is what such a page reads as */
 
 static void page_free(struct pages *pages, size_t index)
 {

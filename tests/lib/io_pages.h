@@ -1,5 +1,5 @@
-/* The content of a file in memory: sparse, in pages of 4 KiB. A page is a hole, reserved (space taken, reads as
- * zeros), or filled. */
+/* The content of a file in memory: sparse, in pages of 4 KiB. A page is a hole, reserved (space taken, reads
+ * as zeros), or filled. */
 #pragma once
 
 #include <stddef.h>

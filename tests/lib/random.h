@@ -1,4 +1,5 @@
-/* Numbers by seed (splitmix64), the same on every machine: a failing test names its seed and can be run again. */
+/* Numbers by seed (splitmix64), the same on every machine: a failing test names its seed and can be run
+ * again. */
 #pragma once
 
 #include <stddef.h>

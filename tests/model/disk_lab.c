@@ -1,10 +1,9 @@
 /* For the scripts beside it: chains with a random history, and what Bough reads from any image.
  *
- *   disk_lab history DIR SEED ALIGN   makes DIR/base.vhd and DIR/N.avhd, all in one folder since 7-Zip looks for parents
- *                                     only there; DIR/flat.raw holds what the top must read as, DIR/base.raw the base.
- *                                     Requests are multiples of ALIGN bytes. Prints the top's path.
- *   disk_lab read FILE [BYTES]        the content on standard output, or its first bytes
- *   disk_lab size FILE                its size in bytes */
+ *   disk_lab history DIR SEED ALIGN   makes DIR/base.vhd and DIR/N.avhd, all in one folder since 7-Zip looks
+ * for parents only there; DIR/flat.raw holds what the top must read as, DIR/base.raw the base. Requests are
+ * multiples of ALIGN bytes. Prints the top's path. disk_lab read FILE [BYTES]        the content on standard
+ * output, or its first bytes disk_lab size FILE                its size in bytes */
 #include "bytes.h"
 #include "disk.h"
 #include "file.h"

@@ -1,6 +1,6 @@
-/* Histories drawn from a seed, on a disk and on a flat array, compared: writes, zeros, flushes, seals while open, new
- * children of other sizes and block sizes while closed, re-opens; and in the end every sealed layer against what the disk
- * held when it was sealed.
+/* Histories drawn from a seed, on a disk and on a flat array, compared: writes, zeros, flushes, seals while
+ * open, new children of other sizes and block sizes while closed, re-opens; and in the end every sealed layer
+ * against what the disk held when it was sealed.
  *
  *   test_disk_model [HISTORIES [FIRST_SEED]]        the default is a smoke test */
 #include "bytes.h"
@@ -12,10 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_BYTES    (24U << 20)
-#define MAX_LAYERS   12
-#define OPERATIONS   150
-#define MAX_REQUEST  (3U << 20)
+#define MAX_BYTES   (24U << 20)
+#define MAX_LAYERS  12
+#define OPERATIONS  150
+#define MAX_REQUEST (3U << 20)
 
 struct history {
     uint64_t seed;
@@ -48,7 +48,8 @@ static void fail(const struct history *h, const char *what)
 
 static char *layer_path(unsigned layer)
 {
-    char *path = string_printf("/vm/%s/layer%u.%s", layer == 0 ? "base" : "snapshots", layer, layer ? "avhd" : "vhd");
+    char *path =
+        string_printf("/vm/%s/layer%u.%s", layer == 0 ? "base" : "snapshots", layer, layer ? "avhd" : "vhd");
 
     if (!path)
         abort();
@@ -67,9 +68,9 @@ static void create(struct history *h, uint64_t size)
     AUTO_FREE char *path = layer_path(h->layers);
     AUTO_FREE char *parent = h->layers > 0 ? layer_path(h->layers - 1) : NULL;
     struct vhd_create_options options = {
-        .type = parent                                  ? VHD_DIFFERENCING
+        .type = parent                             ? VHD_DIFFERENCING
                 : random_below(&h->random, 3) == 0 ? VHD_FIXED
-                                                        : VHD_DYNAMIC,
+                                                   : VHD_DYNAMIC,
         .size_bytes = size,
         .parent_path = parent,
     };
@@ -94,7 +95,9 @@ static void open_top(struct history *h)
 static void any_range(struct history *h, uint64_t *offset, uint64_t *length)
 {
     uint64_t sectors = h->size / 512;
-    uint64_t most = random_below(&h->random, 8) == 0 ? MAX_REQUEST / 512 : random_below(&h->random, 2) ? 16 : 300;
+    uint64_t most = random_below(&h->random, 8) == 0 ? MAX_REQUEST / 512
+                    : random_below(&h->random, 2)    ? 16
+                                                     : 300;
 
     *offset = random_below(&h->random, sectors);
     *length = 1 + random_below(&h->random, min_u64(most, sectors - *offset));
@@ -113,7 +116,8 @@ static void write_some(struct history *h, bool in_pieces)
     any_range(h, &offset, &length);
     random_fill(&h->random, h->bytes, (size_t)length);
     memcpy(h->model + offset, h->bytes, (size_t)length);
-    snprintf(h->step, sizeof h->step, "write %llu at %llu", (unsigned long long)length, (unsigned long long)offset);
+    snprintf(h->step, sizeof h->step, "write %llu at %llu", (unsigned long long)length,
+             (unsigned long long)offset);
     if (!in_pieces) {
         MUST(h, disk_write(h->disk, offset, h->bytes, (size_t)length, &err));
         return;
@@ -122,7 +126,8 @@ static void write_some(struct history *h, bool in_pieces)
         uint64_t before = done;
         MUST(h, disk_write_begin(h->disk, offset + done, length - done, pieces, 3, &count, &err));
         for (size_t i = 0; i < count; done += pieces[i++].length)
-            MUST(h, io_write(pieces[i].file, pieces[i].file_offset, h->bytes + done, (size_t)pieces[i].length, &err));
+            MUST(h, io_write(pieces[i].file, pieces[i].file_offset, h->bytes + done, (size_t)pieces[i].length,
+                             &err));
         disk_write_end(h->disk, offset + before, done - before);
     }
 }
@@ -132,17 +137,20 @@ static void zero_some(struct history *h)
     uint64_t offset, length;
 
     any_range(h, &offset, &length);
-    snprintf(h->step, sizeof h->step, "zero %llu at %llu", (unsigned long long)length, (unsigned long long)offset);
+    snprintf(h->step, sizeof h->step, "zero %llu at %llu", (unsigned long long)length,
+             (unsigned long long)offset);
     memset(h->model + offset, 0, (size_t)length);
     MUST(h, disk_zero(h->disk, offset, length, &err));
 }
 
-static void compare(struct history *h, struct disk *disk, const uint8_t *model, uint64_t offset, uint64_t length)
+static void compare(struct history *h, struct disk *disk, const uint8_t *model, uint64_t offset,
+                    uint64_t length)
 {
     MUST(h, disk_read(disk, offset, h->bytes, (size_t)length, &err));
     for (uint64_t i = 0; i < length; i += 512) {
         if (memcmp(h->bytes + i, model + offset + i, 512) != 0) {
-            snprintf(err.text, sizeof err.text, "sector %llu differs", (unsigned long long)(offset + i) / 512);
+            snprintf(err.text, sizeof err.text, "sector %llu differs",
+                     (unsigned long long)(offset + i) / 512);
             fail(h, "compare");
         }
     }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "bytes.h"
@@ -139,8 +140,8 @@ static void a_conversion_that_fails_anywhere_leaves_nothing(void **state)
     assert_int_equal(err.code, ERR_CANCELLED);
     assert_false(io_exists(io, "/to.vhd"));
     for (;;) {
-        io_failing_set(failing, (struct io_fault){
-                                    .calls = IO_CALLS_ALL & ~IO_CALL_UNLINK, .nth = ++nth, .errnum = EIO});
+        io_failing_set(
+            failing, (struct io_fault){.calls = IO_CALLS_ALL & ~IO_CALL_UNLINK, .nth = ++nth, .errnum = EIO});
         bool done = disk_convert(io, PATH, "/to.vhd", VHD_DYNAMIC, 0, NULL, &err);
         if (!io_failing_struck(failing)) {
             assert_true(done);
@@ -155,9 +156,12 @@ static void a_conversion_that_fails_anywhere_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_whole_image_has_no_fault),      cmocka_unit_test(damaged_footers_are_harmless_faults),
-        cmocka_unit_test(blocks_that_share_space_are_found), cmocka_unit_test(an_entry_outside_is_found),
-        cmocka_unit_test(data_without_a_bit_is_found),     cmocka_unit_test(a_conversion_that_fails_anywhere_leaves_nothing),
+        cmocka_unit_test(a_whole_image_has_no_fault),
+        cmocka_unit_test(damaged_footers_are_harmless_faults),
+        cmocka_unit_test(blocks_that_share_space_are_found),
+        cmocka_unit_test(an_entry_outside_is_found),
+        cmocka_unit_test(data_without_a_bit_is_found),
+        cmocka_unit_test(a_conversion_that_fails_anywhere_leaves_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "bytes.h"
@@ -51,7 +52,8 @@ static int lab_end(void **state)
             fail_msg("%s: %s", #call, err.text);                                                             \
     } while (0)
 
-static void create(const struct lab *lab, const char *path, enum vhd_type type, uint64_t size, const char *parent)
+static void create(const struct lab *lab, const char *path, enum vhd_type type, uint64_t size,
+                   const char *parent)
 {
     struct vhd_create_options options = {.type = type, .size_bytes = size, .parent_path = parent};
 
@@ -201,7 +203,8 @@ static void ranges_are_whole_sectors_inside_the_disk(void **state)
 
     create(lab, "/d/base.vhd", VHD_DYNAMIC, SIZE, NULL);
     struct disk *disk = open_disk(lab, "/d/base.vhd", true);
-    static const uint64_t BAD[][2] = {{1, 512}, {0, 100}, {SIZE, 512}, {SIZE - 512, 1024}, {UINT64_MAX - 511, 512}};
+    static const uint64_t BAD[][2] = {
+        {1, 512}, {0, 100}, {SIZE, 512}, {SIZE - 512, 1024}, {UINT64_MAX - 511, 512}};
     for (size_t i = 0; i < ARRAY_SIZE(BAD); i++) {
         assert_false(disk_read(disk, BAD[i][0], bytes, (size_t)BAD[i][1], &err));
         assert_int_equal(err.code, ERR_INVALID);
@@ -624,7 +627,8 @@ static void status_tells_holes_from_data(void **state)
 
 /* --- every call fails once --- */
 
-/* What is acknowledged is there, whatever failed in between. acknowledged: by block, the value of its first sector. */
+/* What is acknowledged is there, whatever failed in between. acknowledged: by block, the value of its first
+ * sector. */
 static void run_with_fault(const struct lab *lab, uint64_t nth, bool *ret_struck)
 {
     uint8_t acknowledged[4] = {1, 1, 1, 1}, maybe[4] = {1, 1, 1, 1}, bytes[512];

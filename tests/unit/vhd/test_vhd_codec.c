@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "bytes.h"
@@ -117,10 +118,8 @@ static void geometry_is_that_of_other_writers(void **state)
         uint64_t bytes;
         struct vhd_geometry geometry;
     } KNOWN[] = {
-        {136365211648, {65278, 16, 255}},
-        {104857600, {1003, 12, 17}},
-        {1073741824, {2080, 16, 63}},
-        {512, {0, 4, 17}},
+        {136365211648, {65278, 16, 255}},       {104857600, {1003, 12, 17}},
+        {1073741824, {2080, 16, 63}},           {512, {0, 4, 17}},
         {VHD_MAX_SIZE_BYTES, {65535, 16, 255}},
     };
 
@@ -247,7 +246,8 @@ static void bits_agree_with_one_by_one(void **state)
         memset(plain, 0, sizeof plain);
         for (unsigned i = 0; i < 20; i++) {
             uint32_t first = (uint32_t)random_below(&random, 4096);
-            uint32_t end = first + 1 + (uint32_t)random_below(&random, min_u64(4096 - first, i % 3 ? 20 : 900));
+            uint32_t end =
+                first + 1 + (uint32_t)random_below(&random, min_u64(4096 - first, i % 3 ? 20 : 900));
             bool any = false;
             for (uint32_t s = first; s < end; s++) {
                 any = any || !plain[s];

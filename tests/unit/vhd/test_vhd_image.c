@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "bytes.h"
@@ -39,7 +40,8 @@ static int lab_end(void **state)
     return 0;
 }
 
-static void create(const struct lab *lab, const char *path, enum vhd_type type, uint64_t size, const char *parent)
+static void create(const struct lab *lab, const char *path, enum vhd_type type, uint64_t size,
+                   const char *parent)
 {
     struct vhd_create_options options = {.type = type, .size_bytes = size, .parent_path = parent};
 
@@ -183,8 +185,9 @@ static void bad_options_are_invalid_and_make_nothing(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(BAD); i++)
         assert_int_equal(create_code(lab, BAD[i]), ERR_INVALID);
-    assert_int_equal(create_code(lab, (struct vhd_create_options){.type = VHD_DIFFERENCING, .parent_path = "/d/no.vhd"}),
-                     ERR_NOT_FOUND);
+    assert_int_equal(
+        create_code(lab, (struct vhd_create_options){.type = VHD_DIFFERENCING, .parent_path = "/d/no.vhd"}),
+        ERR_NOT_FOUND);
     create(lab, "/d/e.vhd", VHD_DYNAMIC, SIZE, NULL);
     assert_false(vhd_create(lab->io, "/d/e.vhd",
                             &(struct vhd_create_options){.type = VHD_DYNAMIC, .size_bytes = SIZE}, &err));
@@ -257,7 +260,8 @@ static void a_fixed_image_has_no_copy_to_fall_back_on(void **state)
     assert_int_equal(code_of(lab, "/d/f.vhd"), ERR_CORRUPT);
 }
 
-/* A guest can write into the last sectors of its last block; a crash can leave those at the end of the file. */
+/* A guest can write into the last sectors of its last block; a crash can leave those at the end of the file.
+ */
 static void a_footer_of_another_image_at_the_end_does_not_count(void **state)
 {
     const struct lab *lab = *state;
@@ -347,8 +351,9 @@ static void table_off_sector(struct vhd_header *header)
 static void a_header_that_cannot_be_is_refused(void **state)
 {
     const struct lab *lab = *state;
-    static void (*const EDITS[])(struct vhd_header *) = {few_entries,     many_entries,   all_entries,     table_past_end,
-                                                         table_overflows, table_at_start, table_off_sector};
+    static void (*const EDITS[])(struct vhd_header *) = {few_entries,     many_entries,    all_entries,
+                                                         table_past_end,  table_overflows, table_at_start,
+                                                         table_off_sector};
 
     for (size_t i = 0; i < ARRAY_SIZE(EDITS); i++) {
         char path[32];
