@@ -78,6 +78,35 @@ void err_prefix_text(struct err *err, const char *format, ...)
     err->text[sizeof err->text - 1] = '\0';
 }
 
+/* The length of the valid UTF-8 character at p, 0 if there is none. */
+static size_t character_length(const unsigned char *p)
+{
+    size_t length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+
+    for (size_t i = 1; i < length; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    bool too_long_or_high = (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) ||
+                            (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] >= 0x90);
+    return too_long_or_high ? 0 : length;
+}
+
+void err_text_utf8(const struct err *err, char text[static sizeof(((struct err *)0)->text)])
+{
+    const unsigned char *from = (const unsigned char *)err->text;
+    char *to = text;
+
+    while (*from != '\0') {
+        size_t length = character_length(from);
+        if (length == 0)
+            *to++ = '?';
+        else
+            to = (char *)memcpy(to, from, length) + length;
+        from += length ? length : 1;
+    }
+    *to = '\0';
+}
+
 int err_exit_status(enum err_code code)
 {
     return (unsigned)code < ERR_CODES ? ERR_ROWS[code].exit_status : ERR_ROWS[ERR_INTERNAL].exit_status;

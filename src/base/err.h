@@ -58,6 +58,8 @@ void err_set_text(struct err *err, enum err_code code, int sys, const char *form
 #define err_oom(err)              err_set((err), ERR_NO_MEMORY, "out of memory")
 
 void err_set_errno(struct err *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The text as valid UTF-8, for JSON: foreign bytes (of file names) become '?'; cut at a character's end. */
+void err_text_utf8(const struct err *err, char text[static sizeof(((struct err *)0)->text)]);
 /* Puts `format...: ` in front of the text; code and sys stay. */
 void err_prefix_text(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

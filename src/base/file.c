@@ -178,6 +178,6 @@ bool dir_make_all(const struct io *io, const char *path, struct err *err)
     if (strcmp(parent, path) != 0 && strcmp(parent, ".") != 0 && !dir_make_all(io, parent, err))
         return false;
     if (io_make_dir(io, path, err))
-        return true;
+        return io_sync_dir(io, parent, err);
     return err->sys == EEXIST; /* somebody else was quicker */
 }

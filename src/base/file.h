@@ -28,5 +28,5 @@ char *path_relative(const char *dir, const char *to);
 bool path_is_inside(const char *path, const char *dir);
 /* As many open files as the system allows: a chain has one for each of its layers. */
 void open_files_raise(void);
-/* mkdir with all that lead to it, 0700, for our own homes. What exists is left as it is. */
+/* mkdir with all that lead to it, 0700, for our own homes, durable. What exists is left as it is. */
 bool dir_make_all(const struct io *io, const char *path, struct err *err) MUST_CHECK;

@@ -3,6 +3,7 @@
 #include "bytes.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #define FILE_CALL(verb, call)                                                                                \
@@ -97,6 +98,15 @@ bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct 
     if (errnum == EOPNOTSUPP || errnum == ENOSYS)
         return true;
     return errnum == 0 || err_sys(err, errnum, "allocate %s", file->path);
+}
+
+bool io_lock(struct io_file *file, struct err *err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    if (file->fd < 0 || fcntl(file->fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES))
+        return true;
+    return err_set(err, ERR_BUSY, "%s: somebody else is writing to it", file->path);
 }
 
 bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err)

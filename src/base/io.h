@@ -89,6 +89,10 @@ bool io_zero(struct io_file *file, uint64_t offset, uint64_t length, struct err 
 /* Reserves space; where the file system cannot, that is no error. ENOSPC is ERR_NO_SPACE. */
 bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
 
+/* Nobody else may write to it until this file is closed: ERR_BUSY if somebody does. Only for those who ask; readers are free. Where the
+ * file system has no locks, that is no error. */
+bool io_lock(struct io_file *file, struct err *err) MUST_CHECK;
+
 bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err) MUST_CHECK;
 bool io_exists(const struct io *io, const char *path);
 bool io_rename(const struct io *io, const char *from, const char *to, struct err *err) MUST_CHECK;

@@ -61,7 +61,8 @@ static bool take_back(struct store *store, const struct step *commit)
 static void run_failed(struct store *store, const struct plan *plan, size_t index,
                        const struct store_machine *machine, bool is_uncertain)
 {
-    if (is_uncertain && take_back(store, &plan->steps[index]))
+    /* A tree that could not be read behind an earlier commit is not the one of before. */
+    if (is_uncertain && !store->is_stale && take_back(store, &plan->steps[index]))
         is_uncertain = false;
     if (is_uncertain) {
         store->is_uncertain = true;

@@ -159,6 +159,9 @@ bool op_resume(struct vm *vm, const json_t *args, const struct progress *progres
 {
     (void)args;
     (void)progress;
+    if (store_is_uncertain(vm->store))
+        return err_set(err, ERR_STATE, "resume: %s: it is not known which disks a power cut would leave the VM: stop it",
+                       vm_config(vm)->name);
     return machine_continue(vm->present->machine, err) && vm_answer_state(vm, ret_value, err);
 }
 

@@ -54,7 +54,8 @@ static int remove_one(const char *path, const struct stat *stat, int type, struc
 {
     (void)stat;
     (void)walk;
-    return type == FTW_DP ? rmdir(path) : unlink(path);
+    /* A `create` at the same time clears such folders away too. */
+    return (type == FTW_DP ? rmdir(path) : unlink(path)) == 0 || errno == ENOENT ? 0 : -1;
 }
 
 /* The folder gets another name first: then the VM is gone as a whole, whatever becomes of the rest. */
@@ -67,7 +68,7 @@ static bool folder_remove(struct vm *vm, struct err *err)
         return err_oom(err);
     if (!io_rename(&io_real, vm->dir, away, err) || !io_sync_dir(&io_real, home, err))
         return false;
-    if (nftw(away, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+    if (nftw(away, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
         return err_sys(err, errno, "remove %s", away);
     return true;
 }

@@ -64,6 +64,9 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
 
     if (!base)
         return err_oom(err);
+    /* QEMU's command line would escape them, and a guest without a worker is found by that line. */
+    if (strpbrk(base, ",\"\\"))
+        return err_set(err, ERR_INVALID, "%s: a runtime folder's path must not hold a comma, a quote or a backslash", base);
     if (stat(vm_dir, &st) != 0)
         return err_sys(err, errno, "stat %s", vm_dir);
     AUTO_FREE char *dir =

@@ -34,7 +34,7 @@ static const struct operation {
     {"display", op_display, NEEDS_MACHINE, {NULL}},
     {"notes", op_notes, NEEDS_NOTHING, {"snapshot", "text"}},
     {"pause", op_pause, NEEDS_MACHINE, {NULL}},
-    {"remove", op_remove, NEEDS_NOTHING, {"dry_run"}},
+    {"remove", op_remove, NEEDS_NOTHING, {NULL}},
     {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name"}},
     {"resume", op_resume, NEEDS_MACHINE, {NULL}},
     {"revert", op_revert, MAY_MAKE_MACHINE, {"no_start", "disks_only", "verify", "snapshot_first", "dry_run"}},

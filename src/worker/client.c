@@ -168,8 +168,11 @@ static bool call_unowned(struct call *call, json_t **ret_value, bool *ret_retry,
     vm_close(vm);
     if (!needs_worker)
         return done;
-    bool retry; /* a worker that ends before it begins would do so again */
-    return worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, &retry, err);
+    bool ended; /* a worker that ends before it begins would do so again */
+    if (worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, &ended, err))
+        return true;
+    *ret_retry = err->code == ERR_BUSY && !call->begun; /* somebody else took the VM before the worker did */
+    return false;
 }
 
 static bool call_unmanaged(struct call *call, json_t **ret_value, struct err *err)

@@ -32,7 +32,7 @@ struct server_request {
     struct client *client;
     char *operation;
     json_t *arguments;
-    int64_t reported_ms; /* when the client was last told of progress */
+    _Atomic int64_t reported_ms; /* when the client was last told of progress */
     struct server_request *next;
 };
 
@@ -76,7 +76,10 @@ static void reply(struct client *client, json_t *message)
 {
     struct err err;
 
-    if (message && !wire_send(client->wire.fd, message, SEND_TIMEOUT_MS, &err))
+    /* A client that hears nothing would wait for ever. */
+    if (!message)
+        shutdown(client->wire.fd, SHUT_RDWR);
+    else if (!wire_send(client->wire.fd, message, SEND_TIMEOUT_MS, &err))
         log_debug("answer a client: %s", err.text);
     json_decref(message);
 }
@@ -121,14 +124,17 @@ static bool is_one_of(const char *name, const char *const *names)
 static bool may_queue(struct server *server, const char *operation)
 {
     static const char *const SAVES[] = {"snapshot", "save", NULL};
-    static const char *const END_A_SAVE[] = {"stop", "apply", "revert", NULL};
+    static const char *const END_A_SAVE[] = {"apply", "revert", NULL};
+    static const char *const STOPPABLE[] = {"snapshot", "save", "start", "stop", NULL};
     static const char *const LOOKS[] = {"console", "display", "screenshot", NULL};
 
     if (server->active[0] == '\0' && !server->queue)
         return true;
     if (is_one_of(operation, LOOKS))
         return true;
-    if (server->queue || !is_one_of(server->active, SAVES) || !is_one_of(operation, END_A_SAVE))
+    bool ends_it = (is_one_of(operation, END_A_SAVE) && is_one_of(server->active, SAVES)) ||
+                   (strcmp(operation, "stop") == 0 && is_one_of(server->active, STOPPABLE));
+    if (server->queue || !ends_it)
         return false;
     atomic_store(&server->cancel, true);
     return true;
@@ -386,8 +392,13 @@ static void report_to_client(void *context, const char *phase, uint64_t done, ui
     if (now_ms - request->reported_ms < REPORT_EVERY_MS)
         return;
     request->reported_ms = now_ms;
-    reply(request->client, json_pack("{s:{s:s, s:I, s:I}}", "progress", "phase", phase, "done", (json_int_t)done,
-                                     "total", (json_int_t)total));
+    json_t *message = json_pack("{s:{s:s, s:I, s:I}}", "progress", "phase", phase, "done", (json_int_t)done,
+                                     "total", (json_int_t)total);
+    /* From the thread that reads the guest's memory: it waits for nobody. A line as short as this is sent whole or not at all. */
+    struct err ignored;
+    if (message)
+        (void)!wire_send(request->client->wire.fd, message, /* timeout_ms= */ 0, &ignored);
+    json_decref(message);
 }
 
 static bool client_cancelled(void *context)

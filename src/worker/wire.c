@@ -89,7 +89,10 @@ bool wire_receive(struct wire *wire, int timeout_ms, json_t **ret_message, struc
 
 json_t *wire_error(const struct err *err)
 {
-    return json_pack("{s:{s:s, s:s}}", "error", "code", err_name(err->code), "message", err->text);
+    char text[sizeof err->text];
+
+    err_text_utf8(err, text);
+    return json_pack("{s:{s:s, s:s}}", "error", "code", err_name(err->code), "message", text);
 }
 
 void wire_error_read(const json_t *message, struct err *err)

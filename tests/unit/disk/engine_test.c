@@ -173,13 +173,36 @@ static void old_socket_is_replaced_but_no_other_file(void **state)
     assert_int_equal(access(path_of(place, "socket"), F_OK), 0);
 }
 
+static void image_has_one_writer_at_a_time(void **state)
+{
+    const struct place *place = *state;
+    struct disk_options write = {.io = &io_real, .writable = true}, read = {.io = &io_real};
+    struct engine *engine = started(place, &io_real);
+    struct disk *disk;
+    struct err err;
+
+    assert_false(disk_open(path_of(place, "base.vhd"), &write, &disk, &err));
+    assert_int_equal(err.code, ERR_BUSY);
+    must(disk_open(path_of(place, "base.vhd"), &read, &disk, &err), &err);
+    disk_abandon(disk);
+    stop(engine);
+    must(disk_open(path_of(place, "base.vhd"), &write, &disk, &err), &err);
+    must(disk_close(disk, &err), &err);
+}
+
 static void socket_of_a_successor_is_left_alone(void **state)
 {
     const struct place *place = *state;
+    struct disk_options write = {.io = &io_real, .writable = true};
+    struct engine_options options = {.export_name = ""};
     struct engine *engine = started(place, &io_real), *successor = NULL;
+    struct disk *disk;
     struct err err;
 
-    must(start(place, &io_real, path_of(place, "socket"), &successor, &err), &err);
+    child_create(place, "one.avhd", "base.vhd");
+    must(disk_open(path_of(place, "one.avhd"), &write, &disk, &err), &err);
+    options.socket_path = path_of(place, "socket");
+    must(engine_start(disk, &options, &successor, &err), &err);
     stop(engine);
     assert_int_equal(access(path_of(place, "socket"), F_OK), 0);
     stop(successor);
@@ -363,6 +386,7 @@ int main(void)
         EACH(socket_is_there_while_the_engine_runs),
         EACH(socket_path_of_108_bytes_is_refused_clearly),
         EACH(old_socket_is_replaced_but_no_other_file),
+        EACH(image_has_one_writer_at_a_time),
         EACH(socket_of_a_successor_is_left_alone),
         EACH(switch_takes_the_prepared_top),
         EACH(refused_top_leaves_the_disk_as_it_was),
