@@ -82,6 +82,7 @@ bool machine_start(const struct machine_launch *launch, struct machine **ret_mac
     if (!machine)
         return err_oom(err);
     machine->pidfd = -1;
+    machine->accel = launch->accel;
     machine->has_display = launch->config->display != DISPLAY_NONE;
     AUTO_FREE char *socket = path_join(launch->dir, "qmp.sock");
     if (!socket || !(machine->dir = strdup(launch->dir)))

@@ -15,6 +15,7 @@ struct machine {
     struct qmp *qmp;     /* NULL until its monitor is connected */
     char *dir;           /* owned */
     bool has_display;
+    enum config_accel accel;
     bool reaped; /* how says how it ended */
     siginfo_t how;
 };

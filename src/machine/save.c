@@ -8,6 +8,21 @@
  *   <- completed                     stands ("postmigrate")
  *   cont, <- RESUME                  runs
  *
+ * With TCG that would lose writes of the guest. A processor that takes a page for changed, and is interrupted
+ * before it makes the page writable for its fast path, leaves it writable although QEMU has read the bitmap of
+ * changed pages, cleared it, and made every page read-only in between: what is written there afterwards is
+ * never copied. So there the bitmap is read only while the guest stands, in two pauses:
+ *
+ *   capabilities, limit 0, getfd     runs
+ *   stop, migrate                    stands; the first reading, of the set-up
+ *   <- MIGRATION_PASS, active
+ *   cont                             runs; each page is copied once. With a limit of 0 there is no reading
+ *                                    before nothing is left, and then QEMU stops the guest first
+ *   <- STOP, pre-switchover          stands: THE INSTANT, and on as above; the second reading is behind it
+ *
+ * MIGRATION_PASS follows each reading, by the same lock as STOP and RESUME: one that comes while the guest runs
+ * tells that this QEMU does otherwise. Then all is done again, with the guest standing from end to end.
+ *
  * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and
  * the moment, so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a
  * VM that stood still must be started anew from the files before it can be saved again. */
@@ -47,8 +62,13 @@ struct saving {
     struct err *err;
     bool was_running;
     bool guest_stopped; /* by itself: I/O error, panic, watchdog */
+    int stream_fd;      /* until QEMU has it */
+    bool two_pauses;    /* TCG, and the guest ran */
+    bool held;          /* stopped by the save itself, and not yet set running */
+    bool stands;        /* by the last STOP or RESUME, or was_running */
+    bool read_running;  /* the bitmap of changed pages was, while the guest ran */
     enum phase phase;
-    bool pre_switchover, completed, failed; /* what QEMU has said */
+    bool active, pre_switchover, completed, failed; /* what QEMU has said */
     int64_t stop_us;                        /* of the last STOP; 0: none */
     int64_t asked_stop_us;                  /* the last STOP whose reason was looked at */
     int64_t begin_ms, second_pass_ms;
@@ -73,9 +93,19 @@ static bool is_own_stop(const char *name, const json_t *event)
     return false;
 }
 
+static void hear_pass(struct saving *saving)
+{
+    saving->passes++;
+    if (saving->passes == 2)
+        saving->second_pass_ms = clock_ms();
+    saving->read_running |= !saving->stands;
+}
+
 static void hear_status(struct saving *saving, const char *status)
 {
-    if (strcmp(status, "pre-switchover") == 0)
+    if (strcmp(status, "active") == 0)
+        saving->active = true;
+    else if (strcmp(status, "pre-switchover") == 0)
         saving->pre_switchover = true;
     else if (strcmp(status, "completed") == 0)
         saving->completed = true;
@@ -92,13 +122,13 @@ static void hear(struct saving *saving, json_t *event)
     if (strcmp(name, "MIGRATION") == 0 && status) {
         hear_status(saving, status);
     } else if (strcmp(name, "MIGRATION_PASS") == 0) {
-        saving->passes++;
-        if (saving->passes == 2)
-            saving->second_pass_ms = clock_ms();
+        hear_pass(saving);
     } else {
         saving->guest_stopped |= is_own_stop(name, event);
         if (strcmp(name, "STOP") == 0)
             saving->stop_us = at_us;
+        if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
+            saving->stands = name[0] == 'S';
         json_array_append(saving->foreign, event);
     }
     json_decref(event);
@@ -122,14 +152,14 @@ static bool listen_once(struct saving *saving, int wait_ms)
 static bool set_limit(struct saving *saving)
 {
     json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", BANDWIDTH_MAX, "downtime-limit",
-                                  (json_int_t)limits[saving->limit].limit_ms);
+                                  (json_int_t)(saving->two_pauses ? 0 : limits[saving->limit].limit_ms));
     return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
 }
 
 /* Gives the pipe to QEMU and closes it here. */
 static bool give_pipe(struct saving *saving)
 {
-    AUTO_FD int fd = saving->save->stream_fd;
+    AUTO_FD int fd = TAKE_FD(saving->stream_fd);
     /* Fewer changes between QEMU and the reader; a refusal is harmless. */
     fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
     return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
@@ -148,6 +178,8 @@ static bool check_state(struct saving *saving)
         return err_set(saving->err, ERR_STATE, "QEMU %s cannot save a guest that sleeps",
                        qmp_version(saving->machine->qmp));
     saving->was_running = strcmp(state, "running") == 0;
+    saving->stands = !saving->was_running;
+    saving->two_pauses = saving->was_running && saving->machine->accel == ACCEL_TCG;
     return true;
 }
 
@@ -156,10 +188,24 @@ static bool forget_earlier(struct saving *saving)
 {
     if (!listen_once(saving, 0))
         return false;
-    saving->failed = saving->completed = saving->pre_switchover = saving->guest_stopped = false;
+    saving->failed = saving->completed = saving->pre_switchover = saving->active = false;
+    saving->guest_stopped = saving->read_running = false;
     saving->passes = 0;
     saving->stop_us = 0;
     saving->earlier = json_array_size(saving->foreign);
+    return true;
+}
+
+/* The first pause. A guest that has just stopped by itself is in a state of another name. */
+static bool hold(struct saving *saving)
+{
+    char state[32];
+    saving->held = true;
+    if (!machine_stop(saving->machine, saving->err) || !listen_once(saving, 0) ||
+        !machine_run_state(saving->machine, state, saving->err))
+        return false;
+    saving->guest_stopped |= strcmp(state, "paused") != 0;
+    saving->asked_stop_us = saving->stop_us;
     return true;
 }
 
@@ -168,9 +214,10 @@ static bool begin(struct saving *saving)
     static const char *const on[] = {"events", "pause-before-switchover", NULL};
     struct err ignored = ERR_INIT;
     bool ready = forget_earlier(saving) && check_state(saving) &&
-                 machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
+                 machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving) &&
+                 (!saving->two_pauses || hold(saving));
     if (!ready) {
-        close(saving->save->stream_fd);
+        close(TAKE_FD(saving->stream_fd));
         return false;
     }
     if (!give_pipe(saving))
@@ -205,7 +252,7 @@ static bool check_others(struct saving *saving)
 /* A longer pause is allowed when the copying goes on for too long. */
 static bool check_convergence(struct saving *saving)
 {
-    if (saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 || saving->pre_switchover)
+    if (saving->two_pauses || saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 || saving->pre_switchover)
         return true;
     uint64_t elapsed_ms = (uint64_t)(clock_ms() - saving->second_pass_ms);
     if (saving->passes < limits[saving->limit + 1].after_pass &&
@@ -369,7 +416,7 @@ static uint64_t pause_measure(struct saving *saving)
 static bool run(struct saving *saving, struct machine_save_result *result)
 {
     if (!begin(saving))
-        return false;
+        return saving->held ? roll_back(saving) : false;
     if (!copy(saving) || !finish_stream(saving))
         return roll_back(saving);
     bool resumes = saving->was_running && !saving->guest_stopped && !saving->save->stay_stopped;
@@ -394,7 +441,11 @@ static void forget_own_pause(struct saving *saving)
 bool machine_save(struct machine *machine, const struct machine_save *save,
                   struct machine_save_result *ret_result, struct err *err)
 {
-    struct saving saving = {.machine = machine, .save = save, .err = err, .foreign = json_array()};
+    struct saving saving = {.machine = machine,
+                            .save = save,
+                            .err = err,
+                            .foreign = json_array(),
+                            .stream_fd = save->stream_fd};
     struct machine_save_result result = {0};
     bool ok = run(&saving, &result);
     forget_own_pause(&saving);
