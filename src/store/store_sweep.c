@@ -325,6 +325,14 @@ static void sweep_made_dir(struct store *store, const char *path)
         remove_if_empty(store->io, path);
 }
 
+static void sweep_nvram(struct store *store, const struct plan *plan, size_t index)
+{
+    AUTO_FREE char *path = plan_nvram_path(plan, index);
+
+    if (path)
+        sweep_made_file(store, path, "");
+}
+
 void sweep_plan(struct store *store, const struct plan *plan, size_t index)
 {
     for (size_t i = index + 1; i-- > 0;) {
@@ -339,6 +347,7 @@ void sweep_plan(struct store *store, const struct plan *plan, size_t index)
         case STEP_SAVE_MEMORY:
             sweep_made_file(store, step->path, ".bin");
             sweep_made_file(store, step->path, ".vsv");
+            sweep_nvram(store, plan, i);
             break;
         case STEP_MAKE_DIR:
             sweep_made_dir(store, step->path);

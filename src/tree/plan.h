@@ -21,7 +21,8 @@ enum step_kind {
     /* Steps of a machine that runs: the executor hands them to its caller. */
     STEP_PREPARE_TOPS, /* engines open the layers of config's disks as their next tops */
     STEP_SAVE_MEMORY, /* guest memory to path.bin and path.vsv, with the id `memory` of the next step's config
-                         that has one; the engines switch at the instant */
+                         that has one; the engines switch at the instant. from (NULL: none): the UEFI variables
+                         as they are at that instant go beside path, named by `nvram` of the same config */
     STEP_FLUSH_SEALED, /* the sealed layers are durable */
     STEP_START_TARGET, /* a second machine from config, stopped, memory loaded from path.bin and path.vsv,
                           whose id is config's `memory` */
@@ -35,7 +36,8 @@ const char *step_name(enum step_kind kind); /* "make-dir", ... for JSON and peop
 struct step {
     enum step_kind kind;
     char *path;              /* absolute; NULL where the kind has none */
-    char *from;              /* STEP_SHARE_FILE, STEP_COPY_FILE: source; STEP_CREATE_LAYER: parent image */
+    char *from;              /* STEP_SHARE_FILE, STEP_COPY_FILE, STEP_SAVE_MEMORY: source; STEP_CREATE_LAYER:
+                                parent image */
     struct config *config;   /* owned by the step; NULL where the kind has none */
     enum config_state state; /* STEP_RUN_TARGET, STEP_SAVE_MEMORY: what the machine is to be afterwards */
 };
@@ -45,6 +47,11 @@ struct plan {
     struct step *steps;
     size_t step_count;
 };
+
+/* Of a STEP_SAVE_MEMORY: the config that a later step writes with the id of that memory, NULL if there is none; and where the
+ * UEFI variables go (owned; NULL without `from`, or when out of memory). */
+struct config *plan_memory_config(const struct plan *plan, size_t index);
+char *plan_nvram_path(const struct plan *plan, size_t index);
 
 void plan_free(struct plan *plan); /* accepts NULL */
 AUTO_DEFINE(auto_plan_free, struct plan, plan_free)

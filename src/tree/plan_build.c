@@ -1,6 +1,8 @@
 /* Plans in the making, and the pieces that several of them have. */
 #include "tree_private.h"
 
+#include "file.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -231,4 +233,21 @@ void build_remove_state(struct build *build, const struct config *now)
     }
     if (guid_is_set(&vm->nvram) && !guid_equal(&vm->nvram, &now->nvram))
         build_step(build, STEP_REMOVE_FILE, tree_state_path(dir, &vm->nvram, ".nvram"));
+}
+
+struct config *plan_memory_config(const struct plan *plan, size_t index)
+{
+    for (size_t i = index + 1; i < plan->step_count; i++)
+        if (plan->steps[i].config && guid_is_set(&plan->steps[i].config->memory))
+            return plan->steps[i].config;
+    return NULL;
+}
+
+char *plan_nvram_path(const struct plan *plan, size_t index)
+{
+    const struct step *step = &plan->steps[index];
+    const struct config *naming = plan_memory_config(plan, index);
+    AUTO_FREE char *dir = step->from && naming ? path_dir(step->path) : NULL;
+
+    return dir ? tree_state_path(dir, &naming->nvram, ".nvram") : NULL;
 }

@@ -122,6 +122,20 @@ static void build_prepare_tops(struct build *build, const struct config *before)
         build_fail(build);
 }
 
+/* The firmware writes its variables while the guest runs: they must be copied at the instant. */
+static char *live_nvram(struct build *build)
+{
+    const struct guid *nvram = &build->tree->vm->nvram;
+
+    if (!guid_is_set(nvram))
+        return NULL;
+    AUTO_FREE char *dir = tree_vm_state_dir(build->tree);
+    char *path = dir ? tree_state_path(dir, nvram, ".nvram") : NULL;
+    if (!path)
+        build_fail(build);
+    return path;
+}
+
 /* before: the VM with its new tops, the snapshot not yet listed. The engines write to the old tops until the
  * instant: an empty child reads as its parent, so that both are true in between. */
 static void plan_live(struct build *build, enum plan_machine machine, const struct config *before,
@@ -139,13 +153,14 @@ static void plan_live(struct build *build, enum plan_machine machine, const stru
     }
     struct step *save =
         dir ? build_step(build, STEP_SAVE_MEMORY, tree_state_path(dir, &snapshot->snapshot, "")) : NULL;
-    if (save)
+    if (save) {
         save->state = machine == MACHINE_RUNNING ? STATE_RUNNING : STATE_PAUSED;
-    else
+        save->from = live_nvram(build);
+    } else {
         build_fail(build);
+    }
     if (has_disks)
         build_plain(build, STEP_FLUSH_SEALED, STATE_OFF);
-    copy_nvram(build, snapshot);
     build_step(build, STEP_SYNC_DIR, dir ? strdup(dir) : NULL);
     build_write_snapshot(build, snapshot);
     build_commit(build, after);

@@ -2,6 +2,7 @@
 
 #include "auto.h"
 #include "buf.h"
+#include "file.h"
 #include "log.h"
 #include "runtime.h"
 
@@ -309,9 +310,15 @@ bool guest_flush(struct guest *guest, struct err *err)
     return true;
 }
 
+#define NVRAM_MAX_BYTES (64U << 20)
+
 struct save_context {
     struct guest *guest;
-    struct ram_save *ram;
+    const struct guest_save *save;
+    struct ram_save *ram; /* NULL: the second one could not be begun */
+    const char *nvram;      /* NULL: none */
+    struct buf variables;   /* its content at the instant */
+    struct err nvram_err;   /* code ERR_NONE: it was read */
 };
 
 static void save_at_instant(void *context)
@@ -319,6 +326,8 @@ static void save_at_instant(void *context)
     struct save_context *saving = context;
 
     guest_switch_tops(saving->guest);
+    if (saving->nvram)
+        (void)!file_read_all(&io_real, saving->nvram, NVRAM_MAX_BYTES, &saving->variables, &saving->nvram_err);
     ram_save_hurry(saving->ram);
 }
 
@@ -354,10 +363,36 @@ static bool ram_save_open(const struct guest *guest, const struct guest_save *sa
     return true;
 }
 
+static bool nvram_write(const struct save_context *context, const char *path, struct err *err)
+{
+    bool renamed;
+
+    if (!context->nvram)
+        return true;
+    if (context->nvram_err.code != ERR_NONE) {
+        *err = context->nvram_err;
+        return false;
+    }
+    return file_replace(&io_real, path, context->variables.data, context->variables.length, &renamed, err);
+}
+
+static void save_context_done(struct save_context *context)
+{
+    buf_done(&context->variables);
+}
+
+static bool save_restart(void *context, int *ret_qemu_end, struct err *err)
+{
+    struct save_context *saving = context;
+
+    ram_save_abandon(TAKE(saving->ram));
+    return ram_save_open(saving->guest, saving->save, &saving->ram, ret_qemu_end, err);
+}
+
 bool guest_save(struct guest *guest, const struct guest_save *save, struct guest_saved *ret_saved,
                 struct err *err)
 {
-    struct save_context context = {.guest = guest};
+    AUTO(save_context_done) struct save_context context = {.guest = guest, .save = save, .nvram = save->nvram};
     struct guest_saved saved;
     int qemu_end;
 
@@ -367,6 +402,7 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
         .stream_fd = qemu_end,
         .at_instant = save_at_instant,
         .failed = save_failed,
+        .restart = save_restart,
         .context = &context,
         .progress = save->progress,
         .stay_stopped = save->stay_stopped,
@@ -374,7 +410,7 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
     if (!machine_save(guest->machine, &machine_options, &saved.machine, err)) {
         /* QEMU knows only that its pipe broke; the reader knows why. */
         struct err reason;
-        if (err->code == ERR_QEMU && ram_save_failed(context.ram, &reason) && reason.code != ERR_CORRUPT)
+        if (err->code == ERR_QEMU && context.ram && ram_save_failed(context.ram, &reason) && reason.code != ERR_CORRUPT)
             *err = reason;
         ram_save_abandon(context.ram);
         return false;
@@ -382,6 +418,8 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
     if (!ram_save_finish(context.ram, &saved.ram, err))
         return !save->stay_stopped ||
                err_prefix(err, "the paused VM must be resumed before it can be saved again, because QEMU had finished");
+    if (!nvram_write(&context, save->nvram_copy, err))
+        return false;
     *ret_saved = saved;
     return true;
 }

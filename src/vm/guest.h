@@ -61,6 +61,8 @@ struct guest_save {
     const char *state_path;  /* <state_path>.bin and .vsv, which must not exist */
     struct guid memory_id;
     bool stay_stopped;
+    const char *nvram;       /* UEFI variables to copy at the instant; NULL: none */
+    const char *nvram_copy;  /* where to; must not exist */
     const struct progress *progress;
 };
 struct guest_saved {

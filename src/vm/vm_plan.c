@@ -38,20 +38,11 @@ static bool present_runs(struct vm *vm, bool *ret_runs, struct err *err)
     return guest_runs(vm->present, run_state, ret_runs, err);
 }
 
-/* The id that binds memory to settings stands in the configuration that a later step writes. */
-static struct config *config_naming_memory(struct plan *plan, size_t index)
-{
-    for (size_t i = index + 1; i < plan->step_count; i++)
-        if (plan->steps[i].config && guid_is_set(&plan->steps[i].config->memory))
-            return plan->steps[i].config;
-    return NULL;
-}
-
 static bool save_memory(struct plan_context *context, struct plan *plan, size_t index, struct err *err)
 {
     const struct step *step = &plan->steps[index];
     struct vm *vm = context->vm;
-    struct config *naming = config_naming_memory(plan, index);
+    struct config *naming = plan_memory_config(plan, index);
     bool runs;
 
     if (!naming)
@@ -59,8 +50,13 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
     /* What is dirty now need not be flushed between STOP and the instant: that is part of the pause. */
     if (!guest_flush(vm->present, err) || !present_runs(vm, &runs, err))
         return false;
+    AUTO_FREE char *nvram_copy = NULL;
+    if (step->from && !(nvram_copy = plan_nvram_path(plan, index)))
+        return err_oom(err);
     struct guest_save save = {
         .state_path = step->path,
+        .nvram = step->from,
+        .nvram_copy = nvram_copy,
         .memory_id = naming->memory,
         .stay_stopped = !runs || step->state != STATE_RUNNING,
         .progress = context->run->progress,

@@ -209,7 +209,11 @@ static inline bool place_machine_step(void *context, struct plan *plan, size_t i
             !io_write(file, 0, PLACE_MEMORY_FILE, strlen(PLACE_MEMORY_FILE), err) || !io_sync(file, err))
             return false;
     }
-    return true;
+    AUTO_FREE char *nvram = plan_nvram_path(plan, index);
+    AUTO_IO struct io_file *variables = NULL;
+    return !nvram || (io_open(place->io, nvram, IO_CREATE, &variables, err) &&
+                      io_write(variables, 0, PLACE_MEMORY_FILE, strlen(PLACE_MEMORY_FILE), err) &&
+                      io_sync(variables, err));
 }
 
 static inline bool place_snapshot_live(struct place *place, struct store *store, struct err *err)

@@ -119,6 +119,19 @@ static void every_hard_disk_gets_a_layer_and_a_cd_does_not(void **state)
     assert_non_null(strstr(find_step(plan, STEP_COPY_FILE, 0)->path, snapshot->nvram.text));
 }
 
+static void a_live_snapshot_takes_the_nvram_at_the_instant(void **state)
+{
+    AUTO_TREE struct tree *tree = sample_tree(vm_with_all(), NULL, 0);
+    struct guid guid;
+    AUTO_PLAN struct plan *plan = take(tree, MACHINE_RUNNING, &guid);
+
+    (void)state;
+    assert_shape(plan, "create-layer create-layer prepare-tops commit save-memory flush-sealed write-config commit");
+    assert_non_null(strstr(find_step(plan, STEP_SAVE_MEMORY, 0)->from, tree->vm->nvram.text));
+    const struct config *snapshot = find_step(plan, STEP_WRITE_CONFIG, 0)->config;
+    assert_string_not_equal(snapshot->nvram.text, tree->vm->nvram.text);
+}
+
 static void a_live_snapshot_is_two_commits(void **state)
 {
     AUTO_TREE struct tree *tree = sample_tree(sample_vm(SAMPLE_DIR), NULL, 0);
@@ -490,6 +503,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_snapshot_of_an_off_vm_is_one_commit),
         cmocka_unit_test(every_hard_disk_gets_a_layer_and_a_cd_does_not),
+        cmocka_unit_test(a_live_snapshot_takes_the_nvram_at_the_instant),
         cmocka_unit_test(a_live_snapshot_is_two_commits),
         cmocka_unit_test(a_diskless_live_snapshot_needs_no_first_commit),
         cmocka_unit_test(a_snapshot_of_a_saved_vm_shares_its_memory),

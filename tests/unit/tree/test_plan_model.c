@@ -271,8 +271,15 @@ static void make_layer(struct model *model, const struct step *step)
     add(model, step->path, false)->parent = strdup(step->from);
 }
 
-static void save_memory(struct model *model, const struct step *step)
+static void save_memory(struct model *model, struct plan *plan, size_t index)
 {
+    const struct step *step = &plan->steps[index];
+    AUTO_FREE char *nvram = plan_nvram_path(plan, index);
+
+    if (nvram) {
+        assert_there(model, step->from);
+        add(model, nvram, false);
+    }
     for (unsigned i = 0; i < 2; i++) {
         AUTO_FREE char *path = string_printf("%s%s", step->path, i ? ".vsv" : ".bin");
         add(model, path, false);
@@ -295,8 +302,10 @@ static void remove_one(struct model *model, const struct step *step)
         drop(model, entry);
 }
 
-static void play_step(struct model *model, const struct step *step)
+static void play_step(struct model *model, struct plan *plan, size_t index)
 {
+    const struct step *step = &plan->steps[index];
+
     switch (step->kind) {
     case STEP_MAKE_DIR:
         make_dir(model, step);
@@ -325,7 +334,7 @@ static void play_step(struct model *model, const struct step *step)
         drop_dir(model, step->path);
         break;
     case STEP_SAVE_MEMORY:
-        save_memory(model, step);
+        save_memory(model, plan, index);
         break;
     default:
         break;
@@ -333,7 +342,7 @@ static void play_step(struct model *model, const struct step *step)
 }
 
 /* Plays up to end; a guest that runs writes between the steps. */
-static void play(struct model *model, const struct plan *plan, size_t end)
+static void play(struct model *model, struct plan *plan, size_t end)
 {
     bool is_stopped = model->machine != MACHINE_RUNNING;
 
@@ -343,7 +352,7 @@ static void play(struct model *model, const struct plan *plan, size_t end)
             model->engines = config_copy(model->tree->vm);
         if (step->kind == STEP_STOP_PRESENT || step->kind == STEP_SAVE_MEMORY)
             is_stopped = true;
-        play_step(model, step);
+        play_step(model, plan, i);
         assert_named_is_there(model);
         if (!is_stopped)
             guest_writes(model);
