@@ -86,16 +86,22 @@ struct machine_save {
     void (*at_instant)(void *context);
     /* Asked often: true with *err set if the other end has failed: the save is cancelled. NULL: never. */
     bool (*failed)(void *context, struct err *err);
+    /* What was written to the stream is worth nothing and the save begins anew: a new stream, taken as the first. Only
+     * before the instant, and once at most. NULL: the save fails instead (ERR_QEMU). */
+    bool (*restart)(void *context, int *ret_stream_fd, struct err *err);
     void *context;
     const struct progress *progress; /* may be NULL; its cancelled() is obeyed until the instant */
     bool stay_stopped; /* true: the processors stay stopped behind it (save, a Paused VM) */
 };
 struct machine_save_result {
-    uint64_t pause_us;  /* STOP to RESUME by the events' time stamps; 0 if it stays stopped or did not run */
+    uint64_t pause_us;  /* STOP to RESUME by the events' time stamps, all pauses together (under TCG two); 0 if it stays
+                         * stopped or did not run */
     uint64_t passes, total_us;
 };
 /* Pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
- * number of passes that do not converge the rest is copied stopped. Whatever fails, the run state is set right before it
+ * number of passes that do not converge the rest is copied stopped. Under TCG QEMU loses writes of the guest if it reads the
+ * bitmap of changed pages while the guest runs: there it is paused a first time for the set-up, copied once while it runs,
+ * and what it changed meanwhile is copied in the second pause. Whatever fails, the run state is set right before it
  * returns: what ran runs, what was paused stands still. A guest that pauses itself (I/O error, panic) meanwhile stays so.
  * Behind the instant of a VM that does not go on, QEMU is "postmigrate": it can continue but not save again (ERR_STATE); so
  * it may be after a save of a paused VM that failed or was cancelled late. failed() must tell of a reader that neither reads

@@ -66,6 +66,7 @@ struct saving {
     bool two_pauses;    /* TCG, and the guest ran */
     bool held;          /* stopped by the save itself, and not yet set running */
     bool stands;        /* by the last STOP or RESUME, or was_running */
+    bool rolled_back;   /* what failed left no trace */
     bool read_running;  /* the bitmap of changed pages was, while the guest ran */
     enum phase phase;
     bool active, pre_switchover, completed, failed; /* what QEMU has said */
@@ -236,12 +237,25 @@ static bool begin(struct saving *saving)
 
 /* --- the way through --- */
 
+/* QEMU's own reason for a failed migration, where it has one (some have none, 7.2 gives few). */
+static bool tell_failure(struct saving *saving)
+{
+    json_t *value = NULL;
+    if (!machine_execute(saving->machine, "query-migrate", NULL, -1, &value, saving->err))
+        return false;
+    const char *reason = json_string_value(json_object_get(value, "error-desc"));
+    err_set_text(saving->err, ERR_QEMU, 0, "QEMU could not save the VM%s%.200s", reason ? ": " : "",
+                 reason ? reason : "");
+    json_decref(value);
+    return false;
+}
+
 /* Is somebody against going on? */
 static bool check_others(struct saving *saving)
 {
     const struct machine_save *save = saving->save;
     if (saving->failed)
-        return err_set(saving->err, ERR_QEMU, "QEMU could not save the VM");
+        return tell_failure(saving);
     if (save->failed && save->failed(save->context, saving->err))
         return false;
     if (saving->phase == PHASE_COPY && progress_cancelled(save->progress))
@@ -276,18 +290,42 @@ static bool check_own_stop(struct saving *saving)
     return true;
 }
 
+/* The end of the first pause, when the set-up has read the bitmap. If all has been copied meanwhile QEMU is
+ * already behind the point where the guest could run on; if it has not read, it would do so while it runs. */
+static bool let_run(struct saving *saving)
+{
+    char state[32];
+    if (!saving->held || !saving->active || saving->guest_stopped || saving->machine->reads_running ||
+        saving->pre_switchover)
+        return true;
+    saving->held = false;
+    if (saving->passes == 0 || machine_continue(saving->machine, saving->err))
+        return true;
+    return machine_run_state(saving->machine, state, saving->err) && strcmp(state, "finish-migrate") == 0;
+}
+
+/* A read bitmap and a guest that ran: under TCG nobody knows then what was not copied. */
+static bool check_exact(struct saving *saving)
+{
+    if (!saving->two_pauses || !saving->read_running)
+        return true;
+    saving->machine->reads_running = true;
+    return err_set(saving->err, ERR_QEMU, "QEMU read the changes of memory while the guest ran");
+}
+
 static bool copy(struct saving *saving)
 {
     while (!saving->pre_switchover) {
         bool stopped_before = saving->was_running && saving->stop_us != saving->asked_stop_us;
-        if (!listen_once(saving, LOOK_MS) || !check_others(saving))
+        if (!listen_once(saving, LOOK_MS) || !check_others(saving) || !check_exact(saving) ||
+            !let_run(saving))
             return false;
         if (stopped_before && !saving->pre_switchover && !check_own_stop(saving))
             return false;
         if (!check_convergence(saving))
             return false;
     }
-    return true;
+    return check_exact(saving);
 }
 
 static bool finish_stream(struct saving *saving)
@@ -389,36 +427,62 @@ static bool roll_back(struct saving *saving)
         cancel(saving->machine, &second) && set_run_state_right(saving, &second) && listen_once(saving, 0);
     saving->err = err;
     *err = first;
-    if (!right) {
+    saving->rolled_back = right;
+    if (!right)
         err_set_text(err, first.code, first.sys, "%.300s; then: %.150s", first.text, second.text);
-    }
     return false;
 }
 
 /* --- the end --- */
 
-/* The pause by QEMU's own clock: from the STOP that the save caused to the RESUME behind it. */
+/* All pauses by QEMU's own clock, each from a STOP to the RESUME behind it. */
 static uint64_t pause_measure(struct saving *saving)
 {
     struct err ignored = ERR_INIT;
-    json_t *event;
-    size_t index;
-    int64_t resume_us = 0, at_us;
+    int64_t at_us, stop_us = 0, sum_us = 0;
     saving->err = &ignored; /* the save is good; if the monitor breaks now the next command will tell */
     if (!listen_once(saving, 0))
         return 0;
-    json_array_foreach (saving->foreign, index, event)
-        if (strcmp(qmp_event_name(event, &at_us), "RESUME") == 0)
-            resume_us = at_us;
-    return resume_us > saving->stop_us && saving->stop_us > 0 ? (uint64_t)(resume_us - saving->stop_us) : 0;
+    for (size_t i = saving->earlier; i < json_array_size(saving->foreign); i++) {
+        const char *name = qmp_event_name(json_array_get(saving->foreign, i), &at_us);
+        if (strcmp(name, "STOP") == 0)
+            stop_us = at_us;
+        if (strcmp(name, "RESUME") != 0 || stop_us == 0)
+            continue;
+        sum_us += at_us > stop_us ? at_us - stop_us : 0;
+        stop_us = 0;
+    }
+    return (uint64_t)sum_us;
+}
+
+/* Once from the beginning to the end. */
+static bool go_through(struct saving *saving)
+{
+    if (!begin(saving))
+        return saving->held ? roll_back(saving) : false;
+    return (copy(saving) && finish_stream(saving)) || roll_back(saving);
+}
+
+/* Should it show that this QEMU reads the bitmap while the guest runs: all again into a new stream. */
+static bool go_through_again(struct saving *saving)
+{
+    const struct machine_save *save = saving->save;
+    bool was_known = saving->machine->reads_running;
+    if (go_through(saving))
+        return true;
+    if (was_known || !saving->machine->reads_running || !saving->rolled_back || !save->restart)
+        return false;
+    log_debug("%s: once more, standing", saving->err->text);
+    size_t earlier = saving->earlier;
+    bool ok = save->restart(save->context, &saving->stream_fd, saving->err) && go_through(saving);
+    saving->earlier = earlier;
+    return ok;
 }
 
 static bool run(struct saving *saving, struct machine_save_result *result)
 {
-    if (!begin(saving))
-        return saving->held ? roll_back(saving) : false;
-    if (!copy(saving) || !finish_stream(saving))
-        return roll_back(saving);
+    if (!go_through_again(saving))
+        return false;
     bool resumes = saving->was_running && !saving->guest_stopped && !saving->save->stay_stopped;
     if (resumes && !resume(saving->machine, saving->err))
         return err_prefix(saving->err, "the VM was saved but cannot go on");
@@ -428,13 +492,17 @@ static bool run(struct saving *saving, struct machine_save_result *result)
     return true;
 }
 
-/* Takes the STOP and RESUME of the save itself out of the events that are given back. */
+/* Takes the STOP and RESUME of the save itself out of the events that are given back. If the guest has stopped
+ * by itself that is told by the last STOP. */
 static void forget_own_pause(struct saving *saving)
 {
-    for (size_t i = json_array_size(saving->foreign); i-- > saving->earlier && !saving->guest_stopped;) {
+    bool keep = saving->guest_stopped;
+    for (size_t i = json_array_size(saving->foreign); i-- > saving->earlier;) {
         const char *name = qmp_event_name(json_array_get(saving->foreign, i), NULL);
-        if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
+        bool is_stop = strcmp(name, "STOP") == 0;
+        if ((is_stop && !keep) || strcmp(name, "RESUME") == 0)
             json_array_remove(saving->foreign, i);
+        keep = keep && !is_stop;
     }
 }
 

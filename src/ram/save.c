@@ -38,7 +38,7 @@ struct ram_save {
     int vsv_fd;
     struct input *input;
     pthread_t thread;
-    atomic_bool failed; /* set by the thread, last: then err is complete */
+    atomic_bool failed; /* set by the thread: then err is complete */
     struct err err;
 
     /* Of the thread until it is joined. */
@@ -128,17 +128,18 @@ static bool take_stream(struct ram_save *save, struct err *err)
     }
 }
 
-/* On failure the pipe is closed at once: QEMU then ends the migration instead of waiting for a reader. */
+/* On failure the pipe is closed at once: QEMU then ends the migration instead of waiting for a reader. Whoever
+ * sees that pipe broken must find the reason, so that is there before. */
 static void *run(void *context)
 {
     struct ram_save *save = context;
     struct err err = ERR_INIT;
     bool ok = take_stream(save, &err);
-    input_close(save->input);
     if (!ok) {
         save->err = err;
         atomic_store(&save->failed, true);
     }
+    input_close(save->input);
     return NULL;
 }
 

@@ -46,9 +46,23 @@
         ANSWER("[{\"capability\": \"events\", \"state\": false}, {\"capability\": \"xbzrle\", \"state\": "   \
                "true}]"),                                                                                    \
         ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"), MIGRATION("setup"), MIGRATION("active")
+#define WHY(reason) ANSWER("{\"status\": \"failed\", \"error-desc\": \"" reason "\"}")
+/* The answer to a command, with an event before it. */
+#define ANSWER_BEHIND(event)                                                                                 \
+    READ_LINE, event,                                                                                        \
+    {                                                                                                        \
+        FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0                                                      \
+    }
+/* The same with TCG for a guest that runs, until the bitmap has been read. */
+#define HELD                                                                                                 \
+    STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),                                             \
+        ANSWER_BEHIND(EVENT_AT("STOP", "", "1000")), STATUS("paused"), ANSWER("{}"), ANSWER("{}"),           \
+        MIGRATION("setup"), PASS, MIGRATION("active")
 #define FINISHED ANSWER("{}"), MIGRATION("device"), MIGRATION("completed")
 
-static unsigned instants;
+static enum config_accel accel = ACCEL_KVM; /* of the next save */
+static bool may_restart;
+static unsigned instants, restarts;
 static struct err err;
 static struct machine_save_result result;
 static char *received;
@@ -60,19 +74,29 @@ static void at_instant(void *context)
     instants++;
 }
 
+static bool restart(void *context, int *ret_stream_fd, struct err *ret_err)
+{
+    (void)context, (void)ret_err;
+    restarts++;
+    *ret_stream_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    return true;
+}
+
 /* Saves by that script. */
 static bool save(const struct fake_step *steps, size_t count)
 {
-    struct machine machine = {.pidfd = -1, .dir = scratch};
+    struct machine machine = {.pidfd = -1, .dir = scratch, .accel = accel};
     struct fake *fake = fake_start(scratch_path("qmp.sock"), steps, count);
     struct machine_save options = {.stream_fd = open("/dev/null", O_WRONLY | O_CLOEXEC),
-                                   .at_instant = at_instant};
+                                   .at_instant = at_instant,
+                                   .restart = may_restart ? restart : NULL};
     json_t *event = NULL;
-    instants = 0;
+    instants = restarts = 0;
     err = ERR_INIT;
     if (!qmp_connect(scratch_path("qmp.sock"), -1, 3000, &machine.qmp, &err))
         fail_msg("%s", err.text);
     bool ok = machine_save(&machine, &options, &result, &err);
+    accel = ACCEL_KVM;
     json_decref(events);
     events = json_array();
     struct err ignored;
@@ -149,7 +173,7 @@ static void a_failed_save_does_not_wake_a_guest_that_stopped_itself(void **state
 {
     (void)state;
     assert_false(SAVE(BEGUN("running"), EVENT("GUEST_PANICKED", "\"action\": \"pause\""), EVENT("STOP", ""),
-                      MIGRATION("failed"), ANSWER("{}"), ANSWER("{\"status\": \"failed\"}"),
+                      MIGRATION("failed"), WHY("x"), ANSWER("{}"), ANSWER("{\"status\": \"failed\"}"),
                       STATUS("guest-panicked"), READ_LINE));
     assert_int_equal(times_sent("cont"), 0);
     assert_int_equal(instants, 0);
@@ -169,10 +193,12 @@ static void a_failure_that_left_it_paused_is_set_right(void **state)
 {
     (void)state;
     assert_false(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), ANSWER("{}"),
-                      MIGRATION("failed"), ANSWER("{}"), ANSWER("{\"status\": \"cancelling\"}"),
+                      MIGRATION("failed"), WHY("the pipe is broken"), ANSWER("{}"),
+                      ANSWER("{\"status\": \"cancelling\"}"),
                       REFUSE("not in that state"), ANSWER("{\"status\": \"failed\"}"), STATUS("postmigrate"),
                       ANSWER("{}"), READ_LINE));
     assert_int_equal(err.code, ERR_QEMU);
+    assert_string_equal(err.text, "QEMU could not save the VM: the pipe is broken");
     assert_int_equal(times_sent("migrate_cancel"), 1);
     assert_int_equal(times_sent("cont"), 1);
     assert_int_equal(instants, 1);
@@ -181,7 +207,8 @@ static void a_failure_that_left_it_paused_is_set_right(void **state)
 static void a_failure_on_the_way_back_is_told_too(void **state)
 {
     (void)state;
-    assert_false(SAVE(BEGUN("running"), MIGRATION("failed"), REFUSE("no way back"), READ_LINE));
+    assert_false(SAVE(BEGUN("running"), MIGRATION("failed"), ANSWER("{\"status\": \"failed\"}"),
+                      REFUSE("no way back"), READ_LINE));
     assert_non_null(strstr(err.text, "could not save"));
     assert_non_null(strstr(err.text, "no way back"));
 }
@@ -225,6 +252,100 @@ static void copying_without_end_is_ended_by_a_longer_pause(void **state)
     assert_int_equal(result.passes, 13);
 }
 
+static void with_tcg_the_bitmap_is_read_only_while_the_guest_stands(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    assert_true(SAVE(FAKE_WELCOME, HELD, ANSWER_BEHIND(EVENT_AT("RESUME", "", "4000")),
+                     EVENT_AT("STOP", "", "9000"), MIGRATION("pre-switchover"), PASS, FINISHED,
+                     ANSWER_BEHIND(EVENT_AT("RESUME", "", "9500")), READ_LINE));
+    assert_int_equal(result.pause_us, 3500);
+    assert_int_equal(instants, 1);
+    assert_int_equal(json_array_size(events), 0);
+    assert_true(strstr(received, "\"stop\"") < strstr(received, "\"migrate\""));
+    assert_true(strstr(received, "\"migrate\"") < strstr(received, "\"cont\""));
+    assert_non_null(strstr(received, "\"downtime-limit\":0}"));
+}
+
+/* All was copied before `cont` came. */
+static void with_tcg_a_small_guest_may_have_one_pause(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    assert_true(SAVE(FAKE_WELCOME, HELD, REFUSE("Migration is not finalized yet"), STATUS("finish-migrate"),
+                     MIGRATION("pre-switchover"), PASS, FINISHED, ANSWER_BEHIND(EVENT_AT("RESUME", "", "4000")),
+                     READ_LINE));
+    assert_int_equal(result.pause_us, 3000);
+    assert_int_equal(instants, 1);
+}
+
+static void with_tcg_a_guest_stays_held_if_the_setup_reads_nothing(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    assert_true(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),
+                     ANSWER_BEHIND(EVENT("STOP", "")), STATUS("paused"), ANSWER("{}"), ANSWER("{}"),
+                     MIGRATION("active"), PASS, MIGRATION("pre-switchover"), FINISHED, ANSWER("{}"), READ_LINE));
+    assert_int_equal(times_sent("cont"), 1);
+}
+
+#define READ_WHILE_IT_RUNS                                                                                   \
+    HELD, ANSWER_BEHIND(EVENT("RESUME", "")), PASS, EVENT("STOP", ""), MIGRATION("pre-switchover"),          \
+        ANSWER("{}"), ANSWER("{\"status\": \"cancelled\"}"), STATUS("paused"),                               \
+        ANSWER_BEHIND(EVENT("RESUME", ""))
+
+static void with_tcg_a_bitmap_read_while_the_guest_runs_fails_the_save(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    may_restart = false;
+    assert_false(SAVE(FAKE_WELCOME, READ_WHILE_IT_RUNS, READ_LINE));
+    assert_int_equal(err.code, ERR_QEMU);
+    assert_int_equal(instants, 0);
+    assert_int_equal(times_sent("cont"), 2);
+    assert_int_equal(json_array_size(events), 0);
+}
+
+static void with_tcg_such_a_save_is_done_again_with_the_guest_standing(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    may_restart = true;
+    assert_true(SAVE(FAKE_WELCOME, READ_WHILE_IT_RUNS, HELD, PASS, PASS, MIGRATION("pre-switchover"), FINISHED,
+                     ANSWER_BEHIND(EVENT_AT("RESUME", "", "1500")), READ_LINE));
+    assert_int_equal(restarts, 1);
+    assert_int_equal(instants, 1);
+    assert_int_equal(times_sent("migrate"), 2);
+    assert_int_equal(times_sent("cont"), 3);
+    assert_int_equal(json_array_size(events), 0);
+}
+
+static void with_tcg_a_guest_that_has_stopped_itself_is_not_set_running(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    assert_true(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),
+                     ANSWER_BEHIND(EVENT("STOP", "")), STATUS("io-error"), ANSWER("{}"), ANSWER("{}"), PASS,
+                     MIGRATION("active"), MIGRATION("pre-switchover"), FINISHED, READ_LINE));
+    assert_int_equal(times_sent("cont"), 0);
+    assert_int_equal(json_array_size(events), 1);
+    assert_string_equal(left_event(0), "STOP");
+}
+
+/* Of the three STOPs and RESUMEs only the guest's own is for others. */
+static void with_tcg_only_the_guests_own_stop_is_left(void **state)
+{
+    (void)state;
+    accel = ACCEL_TCG;
+    assert_true(SAVE(FAKE_WELCOME, HELD, ANSWER_BEHIND(EVENT("RESUME", "")),
+                     EVENT("GUEST_PANICKED", "\"action\": \"pause\""), EVENT("STOP", ""),
+                     STATUS("guest-panicked"), MIGRATION("pre-switchover"), PASS, FINISHED, READ_LINE));
+    assert_int_equal(times_sent("cont"), 1);
+    assert_int_equal(json_array_size(events), 2);
+    assert_string_equal(left_event(0), "GUEST_PANICKED");
+    assert_string_equal(left_event(1), "STOP");
+}
+
 static void a_monitor_that_breaks_is_an_error(void **state)
 {
     (void)state;
@@ -260,6 +381,13 @@ int main(void)
         cmocka_unit_test(a_failure_on_the_way_back_is_told_too),
         cmocka_unit_test(news_of_an_earlier_save_is_not_taken_for_this_one),
         cmocka_unit_test(copying_without_end_is_ended_by_a_longer_pause),
+        cmocka_unit_test(with_tcg_the_bitmap_is_read_only_while_the_guest_stands),
+        cmocka_unit_test(with_tcg_a_small_guest_may_have_one_pause),
+        cmocka_unit_test(with_tcg_a_guest_stays_held_if_the_setup_reads_nothing),
+        cmocka_unit_test(with_tcg_a_bitmap_read_while_the_guest_runs_fails_the_save),
+        cmocka_unit_test(with_tcg_such_a_save_is_done_again_with_the_guest_standing),
+        cmocka_unit_test(with_tcg_a_guest_that_has_stopped_itself_is_not_set_running),
+        cmocka_unit_test(with_tcg_only_the_guests_own_stop_is_left),
         cmocka_unit_test(a_monitor_that_breaks_is_an_error),
         cmocka_unit_test(a_guest_that_sleeps_is_not_saved_by_an_old_qemu),
     };
