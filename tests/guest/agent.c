@@ -42,6 +42,7 @@
 #define RECORD_BYTES 4096
 #define RING_RECORDS 64
 #define MAX_JOBS     8
+#define CHURN_WORDS  16 /* that are written of a page's 512 */
 #define MIB          (1024UL * 1024)
 
 struct record {
@@ -57,6 +58,7 @@ static long step_ms = 100;
 static uint64_t *area; /* of `fill` */
 static size_t area_words;
 static pid_t jobs[MAX_JOBS];
+static uint64_t *churn_rounds; /* of each job, shared with it; 0 for one that does not churn */
 static char device[64] = "";
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -255,6 +257,11 @@ static void make_memory(void)
     }
     put_magic(memory->magic, "memory");
     mlock(memory, sizeof *memory);
+    churn_rounds = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (churn_rounds == MAP_FAILED) {
+        say("E no memory");
+        _exit(1);
+    }
 }
 
 static void start_up(void)
@@ -403,13 +410,17 @@ static void do_scribble(const char *arguments)
     say("R scribbled %zu", bytes / MIB);
 }
 
+static size_t job; /* which one this process is */
+
 static void job_start(void (*work)(unsigned long), unsigned long argument)
 {
     for (size_t i = 0; i < MAX_JOBS; i++) {
         if (jobs[i] != 0)
             continue;
+        churn_rounds[i] = 0;
         jobs[i] = fork();
         if (jobs[i] == 0) {
+            job = i;
             work(argument);
             _exit(0);
         }
@@ -428,6 +439,7 @@ static void do_idle(const char *arguments)
         kill(jobs[i], SIGKILL);
         waitpid(jobs[i], NULL, 0);
         jobs[i] = 0;
+        churn_rounds[i] = 0;
     }
     say("R idle");
 }
@@ -445,6 +457,57 @@ static void work_dirty(unsigned long mib_per_second)
         while (page / 256 > (now_ms() - start) * mib_per_second / 1000)
             usleep(1000);
     }
+}
+
+static uint64_t churn_word(uint64_t round, size_t page, size_t word)
+{
+    uint64_t seed = round << 32 ^ page << 8 ^ word;
+    return mix(&seed);
+}
+
+/* Writes each page again and again, a round at a time, and before that looks whether it holds what the round
+ * before has written. So a page that is older than the rest of memory shows, though it is whole in itself. */
+static void work_churn(unsigned long kib)
+{
+    const size_t pages = kib / 4, stride = 512 / CHURN_WORDS;
+    uint64_t *own = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (own == MAP_FAILED) {
+        say("E churn: %s", strerror(errno));
+        return;
+    }
+    for (uint64_t round = 1;; round++) {
+        for (size_t i = 0; i < pages * CHURN_WORDS; i++) {
+            size_t page = i / CHURN_WORDS, word = i % CHURN_WORDS;
+            uint64_t *at = own + page * 512 + word * stride;
+            uint64_t expected = round == 1 ? 0 : churn_word(round - 1, page, word);
+            if (*at != expected) {
+                say("E churn: round %" PRIu64 " of %lu KiB: page %zu is stale at word %zu", round, kib, page, word);
+                return;
+            }
+            *at = churn_word(round, page, word);
+        }
+        churn_rounds[job] = round;
+    }
+}
+
+/* Waits until every job that churns has looked at all its pages: two rounds from now. */
+static void do_churned(const char *arguments)
+{
+    uint64_t goal[MAX_JOBS], sum = 0;
+    (void)arguments;
+    for (size_t i = 0; i < MAX_JOBS; i++)
+        goal[i] = churn_rounds[i] ? churn_rounds[i] + 2 : 0;
+    for (size_t i = 0; i < MAX_JOBS; i++) {
+        for (; *(volatile uint64_t *)&churn_rounds[i] < goal[i]; usleep(1000)) {
+            if (waitpid(jobs[i], NULL, WNOHANG) <= 0)
+                continue;
+            jobs[i] = 0, churn_rounds[i] = 0;
+            say("E churn: the job has ended");
+            return;
+        }
+        sum += churn_rounds[i];
+    }
+    say("R churned %" PRIu64, sum);
 }
 
 /* Makes, syncs, renames and removes files of random size for ever. */
@@ -481,6 +544,10 @@ static void work_files(unsigned long pause_ms)
 static void do_dirty(const char *arguments)
 {
     job_start(work_dirty, strtoul(arguments, NULL, 0));
+}
+static void do_churn(const char *arguments)
+{
+    job_start(work_churn, strtoul(arguments, NULL, 0));
 }
 static void do_files(const char *arguments)
 {
@@ -555,8 +622,10 @@ static const struct {
     {"hash", do_hash, "hash of that memory"},
     {"scribble", do_scribble, "writes all free memory"},
     {"dirty", do_dirty, "MIB: dirties so much memory a second"},
+    {"churn", do_churn, "KIB: writes memory again and again, and looks whether it is what was written"},
+    {"churned", do_churned, "waits until all of that has been looked at"},
     {"files", do_files, "MS: makes and removes files, a pause between each"},
-    {"idle", do_idle, "ends dirty and files"},
+    {"idle", do_idle, "ends dirty, churn and files"},
     {"poweroff", do_poweroff, "ends the guest"},
     {"help", do_help, "these lines"},
 };
