@@ -315,7 +315,7 @@ bool guest_flush(struct guest *guest, struct err *err)
 struct save_context {
     struct guest *guest;
     const struct guest_save *save;
-    struct ram_save *ram; /* NULL: the second one could not be begun */
+    struct ram_save *ram;   /* NULL: the second one could not be begun */
     const char *nvram;      /* NULL: none */
     struct buf variables;   /* its content at the instant */
     struct err nvram_err;   /* code ERR_NONE: it was read */
@@ -410,14 +410,16 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
     if (!machine_save(guest->machine, &machine_options, &saved.machine, err)) {
         /* QEMU knows only that its pipe broke; the reader knows why. */
         struct err reason;
-        if (err->code == ERR_QEMU && context.ram && ram_save_failed(context.ram, &reason) && reason.code != ERR_CORRUPT)
+        if (err->code == ERR_QEMU && context.ram && ram_save_failed(context.ram, &reason) &&
+            reason.code != ERR_CORRUPT)
             *err = reason;
         ram_save_abandon(context.ram);
         return false;
     }
     if (!ram_save_finish(context.ram, &saved.ram, err))
-        return !save->stay_stopped ||
-               err_prefix(err, "the paused VM must be resumed before it can be saved again, because QEMU had finished");
+        return save->stay_stopped ? err_prefix(err, "the paused VM must be resumed before it can be saved again, "
+                                                    "because QEMU had finished")
+                                  : false;
     if (!nvram_write(&context, save->nvram_copy, err))
         return false;
     *ret_saved = saved;
