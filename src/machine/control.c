@@ -60,7 +60,7 @@ static bool launch_process(const struct machine_launch *launch, struct machine *
     if (!ok)
         return false;
     machine->pidfd = pidfd_open(machine->pid, 0);
-    if (machine->pidfd < 0 || !process_start_time(machine->pid, &machine->start_time))
+    if (machine->pidfd < 0)
         return err_sys(err, errno, "look at QEMU's process");
     return true;
 }
@@ -99,11 +99,6 @@ bool machine_start(const struct machine_launch *launch, struct machine **ret_mac
 pid_t machine_pid(const struct machine *machine)
 {
     return machine->pid;
-}
-
-uint64_t machine_start_time(const struct machine *machine)
-{
-    return machine->start_time;
 }
 
 int machine_pidfd(const struct machine *machine)

@@ -59,12 +59,8 @@ bool machine_start(const struct machine_launch *launch, struct machine **ret_mac
 void machine_release(struct machine *machine);
 /* SIGKILL to this very process (by pidfd), waits for its end, releases. Accepts NULL. */
 void machine_kill(struct machine *machine);
-/* A process that an earlier manager left, by pid and start time (clock ticks, /proc/PID/stat field 22): true if it was that
- * one and is gone now. */
-bool machine_kill_stray(pid_t pid, uint64_t start_time, struct err *err) MUST_CHECK;
 
 pid_t machine_pid(const struct machine *machine);
-uint64_t machine_start_time(const struct machine *machine);
 int machine_pidfd(const struct machine *machine); /* readable when it has ended */
 struct qmp *machine_qmp(struct machine *machine);
 const char *machine_dir(const struct machine *machine);

@@ -11,9 +11,8 @@
 struct machine {
     pid_t pid;
     int pidfd;
-    uint64_t start_time; /* clock ticks since boot, /proc/PID/stat field 22 */
-    struct qmp *qmp;     /* NULL until its monitor is connected */
-    char *dir;           /* owned */
+    struct qmp *qmp; /* NULL until its monitor is connected */
+    char *dir;       /* owned */
     bool has_display;
     enum config_accel accel;
     bool reads_running; /* this QEMU was seen to read the bitmap of changed pages while its guest ran */
@@ -44,7 +43,6 @@ bool process_start(char *const *argv, int output_fd, const int *fds, size_t fd_c
 /* The output (both) of a short run, at most 1 MiB, within ten seconds; ended is its exit status, or 128 +
  * signal. */
 bool process_output(char *const *argv, char **ret_text, int *ret_ended, struct err *err) MUST_CHECK;
-bool process_start_time(pid_t pid, uint64_t *ret_ticks);
 
 /* --- bridge.c --- */
 /* A new TAP interface on the bridge. What the helper says goes to log_fd. */

@@ -165,26 +165,6 @@ bool process_output(char *const *argv, char **ret_text, int *ret_ended, struct e
 
 /* --- ending --- */
 
-bool process_start_time(pid_t pid, uint64_t *ret_ticks)
-{
-    char path[64], text[1024];
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t count = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    if (count <= 0)
-        return false;
-    text[count] = '\0';
-    /* Field 2 is the name in parentheses and may hold anything; fields are counted from behind it. */
-    const char *at = strrchr(text, ')');
-    for (int field = 2; at && field < 22; field++)
-        at = strchr(at + 1, ' ');
-    unsigned long long ticks;
-    if (!at || sscanf(at, " %llu", &ticks) != 1)
-        return false;
-    *ret_ticks = ticks;
-    return true;
-}
-
 static bool wait_end(int pidfd, int limit_ms)
 {
     int64_t deadline_ms = clock_ms() + limit_ms;
@@ -227,20 +207,6 @@ void machine_kill(struct machine *machine)
         wait_end(machine->pidfd, KILL_LIMIT_MS);
     }
     machine_release(machine);
-}
-
-bool machine_kill_stray(pid_t pid, uint64_t start_time, struct err *err)
-{
-    AUTO_FD int pidfd = pidfd_open(pid, 0);
-    uint64_t ticks;
-    /* The time is read behind pidfd_open(): from then on the number cannot become another process unseen. */
-    if (pidfd < 0 || !process_start_time(pid, &ticks) || ticks != start_time)
-        return err_set(err, ERR_NOT_FOUND, "process %d is not there any more", (int)pid);
-    if (pidfd_send_signal(pidfd, SIGKILL, NULL, 0) != 0 && errno != ESRCH)
-        return err_sys(err, errno, "kill process %d", (int)pid);
-    if (!wait_end(pidfd, KILL_LIMIT_MS))
-        return err_set(err, ERR_TIMEOUT, "process %d was killed but does not end", (int)pid);
-    return true;
 }
 
 /* --- last words --- */

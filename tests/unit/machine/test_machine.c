@@ -12,13 +12,16 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define MEMORY_BYTES (32U << 20)
@@ -29,20 +32,22 @@ static struct machine_launch launch;
 static struct err err;
 
 /* What was started, so that a test that fails leaves no process. */
-static struct {
-    pid_t pid;
-    uint64_t start_time;
-} started[16];
+static int started[16]; /* pidfds of our own */
 static size_t started_count;
+
+static void process_end(int pidfd)
+{
+    struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
+    pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+    assert_int_equal(poll(&poll_fd, 1, 20000), 1);
+}
 
 static int processes_end(void **state)
 {
     (void)state;
     for (; started_count > 0; started_count--) {
-        struct err ignored = ERR_INIT;
-        if (!machine_kill_stray(started[started_count - 1].pid, started[started_count - 1].start_time,
-                                &ignored))
-            continue; /* the test has ended it */
+        process_end(started[started_count - 1]);
+        close(started[started_count - 1]);
     }
     return 0;
 }
@@ -75,8 +80,7 @@ static struct machine *start(void)
     mkdir(launch.dir, 0700);
     if (!machine_start(&launch, &machine, &err))
         fail_msg("%s", err.text);
-    started[started_count].pid = machine_pid(machine);
-    started[started_count++].start_time = machine_start_time(machine);
+    started[started_count++] = fcntl(machine_pidfd(machine), F_DUPFD_CLOEXEC, 0);
     return machine;
 }
 
@@ -107,6 +111,7 @@ struct reader {
     int fd, file_fd;
     size_t stop_after; /* closes early */
     size_t length;
+    long wait_ns; /* before each 64 KiB */
 };
 
 static void *reader_run(void *context)
@@ -115,6 +120,8 @@ static void *reader_run(void *context)
     static char bytes[1 << 16];
     ssize_t count;
     while (reader->length < reader->stop_after && (count = read(reader->fd, bytes, sizeof(bytes))) > 0) {
+        if (reader->wait_ns)
+            nanosleep(&(struct timespec){.tv_nsec = reader->wait_ns}, NULL);
         reader->length += (size_t)count;
         if (write(reader->file_fd, bytes, (size_t)count) != count)
             abort();
@@ -125,12 +132,12 @@ static void *reader_run(void *context)
 }
 
 /* The write end to give away; the stream goes to the file of that name. */
-static int reader_start(struct reader *reader, const char *name, size_t stop_after)
+static int reader_start(struct reader *reader, const char *name, size_t stop_after, long wait_ns)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         abort();
-    *reader = (struct reader){.fd = ends[0], .stop_after = stop_after};
+    *reader = (struct reader){.fd = ends[0], .stop_after = stop_after, .wait_ns = wait_ns};
     reader->file_fd = open(scratch_path(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     pthread_create(&reader->thread, NULL, reader_run, reader);
     return ends[1];
@@ -144,6 +151,12 @@ struct watch {
     char state_at_instant[32];
     bool fail_before, fail_after, kill_at_instant;
     bool cancel;
+    unsigned cancel_when_seen; /* running so often; 0: never */
+    long wait_ns;           /* of the reader */
+    unsigned limit_ms;      /* if not 0: given to QEMU behind the back of the save, once its guest runs */
+    unsigned seen_running;  /* how often, in the save */
+    struct reader *reader;
+    unsigned restarts;
 };
 
 static void at_instant(void *context)
@@ -159,7 +172,15 @@ static void at_instant(void *context)
 
 static bool other_end_failed(void *context, struct err *ret_err)
 {
-    const struct watch *watch = context;
+    struct watch *watch = context;
+    struct err ignored = ERR_INIT;
+    char now[32];
+    if (watch->wait_ns && machine_run_state(watch->machine, now, &ignored) && strcmp(now, "running") == 0 &&
+        watch->seen_running++ == 0 && watch->limit_ms) {
+        json_t *limit = json_pack("{s:i}", "downtime-limit", (int)watch->limit_ms);
+        if (!machine_execute(watch->machine, "migrate-set-parameters", limit, -1, NULL, ret_err))
+            return true;
+    }
     if (!watch->fail_before && !(watch->fail_after && watch->instants > 0))
         return false;
     err_set_text(ret_err, ERR_NO_SPACE, ENOSPC, "the disk is full");
@@ -168,7 +189,19 @@ static bool other_end_failed(void *context, struct err *ret_err)
 
 static bool is_cancelled(void *context)
 {
-    return ((const struct watch *)context)->cancel;
+    const struct watch *watch = context;
+    return watch->cancel || (watch->cancel_when_seen && watch->seen_running >= watch->cancel_when_seen);
+}
+
+/* The stream begins anew; the first one has ended, or this hangs. */
+static bool restart(void *context, int *ret_stream_fd, struct err *ret_err)
+{
+    struct watch *watch = context;
+    (void)ret_err;
+    watch->restarts++;
+    pthread_join(watch->reader->thread, NULL);
+    *ret_stream_fd = reader_start(watch->reader, "stream", SIZE_MAX, /* wait_ns= */ 0);
+    return true;
 }
 
 struct saved {
@@ -182,9 +215,11 @@ static struct saved save(struct watch *watch, const char *name, bool stay_stoppe
     struct reader reader;
     struct saved saved = {.result = {.passes = 77}};
     struct progress progress = {.cancelled = is_cancelled, .context = watch};
-    struct machine_save options = {.stream_fd = reader_start(&reader, name, stop_after),
+    watch->reader = &reader;
+    struct machine_save options = {.stream_fd = reader_start(&reader, name, stop_after, watch->wait_ns),
                                    .at_instant = at_instant,
                                    .failed = other_end_failed,
+                                   .restart = restart,
                                    .context = watch,
                                    .progress = &progress,
                                    .stay_stopped = stay_stopped};
@@ -199,15 +234,12 @@ static struct saved save(struct watch *watch, const char *name, bool stay_stoppe
 
 static void a_started_machine_stands_in_a_session_of_its_own(void **state)
 {
-    uint64_t ticks = 0;
     (void)state;
     int64_t before_ms = clock_ms();
     struct machine *machine = start();
     print_message("from the start to an answering monitor: %lld ms\n", (long long)(clock_ms() - before_ms));
     assert_string_equal(run_state(machine), "prelaunch");
     assert_int_equal(getsid(machine_pid(machine)), machine_pid(machine));
-    assert_true(process_start_time(machine_pid(machine), &ticks));
-    assert_int_equal(machine_start_time(machine), ticks);
     assert_string_equal(qmp_version(machine_qmp(machine)), qemu.version);
     assert_string_equal(machine_dir(machine), launch.dir);
     machine_kill(machine);
@@ -242,11 +274,11 @@ static void a_released_machine_goes_on(void **state)
     (void)state;
     struct machine *machine = start();
     pid_t pid = machine_pid(machine);
-    uint64_t ticks = machine_start_time(machine);
     machine_release(machine);
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     assert_int_equal(kill(pid, 0), 0);
-    assert_true(machine_kill_stray(pid, ticks, &err));
+    assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+    process_end(started[0]);
 }
 
 static void a_machine_that_died_says_how(void **state)
@@ -312,6 +344,68 @@ static void a_running_machine_is_saved_and_goes_on(void **state)
         print_message("pause %llu us, %llu passes, %llu us in all\n",
                       (unsigned long long)saved.result.pause_us, (unsigned long long)saved.result.passes,
                       (unsigned long long)saved.result.total_us);
+    }
+    machine_kill(watch.machine);
+}
+
+/* Memory that is not zeros: the copying takes time. */
+static struct machine *start_running_filled(void)
+{
+    static char bytes[MEMORY_BYTES];
+    for (size_t i = 0; i < sizeof(bytes); i += 8)
+        bytes[i] = (char)(i >> 12 | 1);
+    int fd = open(scratch_path("filled.bin"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
+    close(fd);
+    launch.memory_file = scratch_path("filled.bin");
+    return start_running();
+}
+
+static void under_tcg_the_guest_runs_between_two_pauses(void **state)
+{
+    (void)state;
+    struct watch watch = {.machine = start_running_filled(), .wait_ns = 1000000};
+    struct saved saved = save(&watch, "stream", false, SIZE_MAX);
+    if (!saved.ok)
+        fail_msg("%s", err.text);
+    print_message("pauses %llu us of %llu us\n", (unsigned long long)saved.result.pause_us,
+                  (unsigned long long)saved.result.total_us);
+    assert_true(watch.seen_running > 2);
+    assert_true(saved.result.pause_us < saved.result.total_us / 2);
+    assert_int_equal(saved.result.passes, 2);
+    assert_int_equal(watch.restarts, 0);
+    machine_kill(watch.machine);
+}
+
+static void under_tcg_a_save_is_done_again_if_qemu_reads_while_the_guest_runs(void **state)
+{
+    (void)state;
+    struct watch watch = {.machine = start_running_filled(), .wait_ns = 1000000, .limit_ms = 200};
+    struct saved saved = save(&watch, "stream", false, SIZE_MAX);
+    if (!saved.ok)
+        fail_msg("%s", err.text);
+    assert_int_equal(watch.restarts, 1);
+    assert_int_equal(watch.instants, 1);
+    assert_true(saved.stream_bytes > MEMORY_BYTES / 2); /* of the second stream */
+    assert_string_equal(run_state(watch.machine), "running");
+    watch.seen_running = 0;
+    assert_true(save(&watch, "stream", false, SIZE_MAX).ok); /* it is known now: held from end to end */
+    assert_int_equal(watch.seen_running, 0);
+    assert_int_equal(watch.restarts, 1);
+    assert_string_equal(run_state(watch.machine), "running");
+    machine_kill(watch.machine);
+}
+
+static void under_tcg_a_cancelled_save_leaves_the_guest_running(void **state)
+{
+    (void)state;
+    struct watch watch = {.machine = start_running_filled(), .wait_ns = 1000000};
+    for (unsigned i = 1; i < 10; i++) {
+        watch.seen_running = 0;
+        watch.cancel_when_seen = i;
+        assert_false(save(&watch, "stream", false, SIZE_MAX).ok);
+        assert_int_equal(err.code, ERR_CANCELLED);
+        assert_string_equal(run_state(watch.machine), "running");
     }
     machine_kill(watch.machine);
 }
@@ -675,6 +769,9 @@ int main(void)
         TEST(an_option_that_qemu_refuses_is_in_the_error),
         TEST(the_accelerator_and_uuid_are_those_of_the_settings),
         TEST(a_running_machine_is_saved_and_goes_on),
+        TEST(under_tcg_the_guest_runs_between_two_pauses),
+        TEST(under_tcg_a_save_is_done_again_if_qemu_reads_while_the_guest_runs),
+        TEST(under_tcg_a_cancelled_save_leaves_the_guest_running),
         TEST(a_paused_machine_is_saved_and_never_runs),
         TEST(a_save_that_shall_stay_stopped_stays),
         TEST(a_reader_that_is_gone_leaves_the_guest_running),

@@ -244,27 +244,6 @@ static void only_the_alive_descriptor_is_inherited(void **state)
     close(ends[0]), close(ends[1]), close(alive_fd);
 }
 
-static void only_the_very_process_is_killed_as_a_stray(void **state)
-{
-    uint64_t ticks;
-    (void)state;
-    pid_t pid = fork();
-    if (pid == 0) {
-        for (;;)
-            pause();
-    }
-    assert_true(process_start_time(pid, &ticks));
-    assert_false(machine_kill_stray(pid, ticks + 1, &err));
-    assert_int_equal(err.code, ERR_NOT_FOUND);
-    assert_int_equal(waitpid(pid, NULL, WNOHANG), 0); /* lives */
-    assert_true(machine_kill_stray(pid, ticks, &err));
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(WTERMSIG(status), SIGKILL);
-    assert_false(machine_kill_stray(pid, ticks, &err));
-    assert_int_equal(err.code, ERR_NOT_FOUND);
-}
-
 static void a_bridge_that_gives_no_interface_is_an_error(void **state)
 {
     struct machine *machine = NULL;
@@ -298,7 +277,6 @@ int main(void)
         TEST(a_start_that_is_killed_names_the_signal),
         TEST(a_start_that_cannot_be_is_an_error),
         TEST(only_the_alive_descriptor_is_inherited),
-        TEST(only_the_very_process_is_killed_as_a_stray),
         TEST(a_bridge_that_gives_no_interface_is_an_error),
     };
     return cmocka_run_group_tests_name("qemu", tests, scratch_make, scratch_remove);
