@@ -1,0 +1,152 @@
+/* A whole image, as any bytes, with a sound parent beside it: opened, checked, read, and where it is small
+ * written, closed and opened again. Memory and time stay bounded, whatever the fields claim: the limits are
+ * the fuzzer's own (-rss_limit_mb, -timeout). The first byte says which checksums are put right, since hardly
+ * anything gets past a wrong one. */
+#include "disk.h"
+#include "disk_tools.h"
+#include "io_memory.h"
+
+#include "bytes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define IMAGE           "/d/image.vhd"
+#define PARENT          "/d/parent.vhd"
+#define PARENT_SIZE     (64U << 10)
+#define LOOK_BYTES      (64U << 10)
+#define MAX_WRITE_BLOCK (4U << 20)
+
+enum fix { FIX_TRAILER = 1, FIX_COPY = 2, FIX_HEADER = 4, FIX_PARENT = 8, WRITE = 16 };
+
+static struct err err;
+
+static void check(bool claim)
+{
+    if (!claim)
+        abort();
+}
+
+static void fix_footer(uint8_t *bytes)
+{
+    put_be32(bytes + 64, vhd_checksum(bytes, VHD_FOOTER_BYTES, 64));
+}
+
+/* Where the image says that its header is. */
+static uint8_t *find_header(uint8_t *image, size_t size)
+{
+    uint64_t at = get_be64(image + size - VHD_FOOTER_BYTES + 16);
+
+    return at <= size && size - at >= VHD_HEADER_BYTES ? image + at : NULL;
+}
+
+static void fix(uint8_t *image, size_t size, unsigned what, const uint8_t *parent_id)
+{
+    if (size < VHD_FOOTER_BYTES)
+        return;
+    uint8_t *header = find_header(image, size);
+    if (header && what & FIX_PARENT)
+        memcpy(header + 40, parent_id, VHD_ID_SIZE);
+    if (header && what & FIX_HEADER)
+        put_be32(header + 36, vhd_checksum(header, VHD_HEADER_BYTES, 36));
+    if (what & FIX_COPY)
+        fix_footer(image);
+    if (what & FIX_TRAILER)
+        fix_footer(image + size - VHD_FOOTER_BYTES);
+}
+
+static void make_parent(const struct io *io, uint8_t id[static VHD_ID_SIZE])
+{
+    struct vhd_create_options options = {.type = VHD_FIXED, .size_bytes = PARENT_SIZE};
+    AUTO_VHD struct vhd *vhd = NULL;
+
+    check(vhd_create(io, PARENT, &options, &err) && vhd_open(io, PARENT, IO_READ_ONLY, &vhd, &err));
+    memcpy(id, vhd->footer.id, VHD_ID_SIZE);
+}
+
+static void make_image(const struct io *io, const uint8_t *data, size_t size, unsigned what,
+                       const uint8_t *parent_id)
+{
+    AUTO_IO struct io_file *file = NULL;
+    AUTO_FREE uint8_t *image = malloc(size + 1);
+
+    check(image && io_open(io, IMAGE, IO_CREATE, &file, &err));
+    memcpy(image, data, size);
+    fix(image, size, what, parent_id);
+    check(io_write(file, 0, image, size, &err));
+}
+
+/* A part of the disk at its start and one at its end. */
+static void read_some(struct disk *disk)
+{
+    static uint8_t bytes[LOOK_BYTES];
+    uint64_t size = disk_size_bytes(disk), length = min_u64(size, LOOK_BYTES), same;
+    enum disk_status_kind kind;
+
+    check(disk_read(disk, 0, bytes, length, &err) || err.code != ERR_NONE);
+    check(disk_read(disk, size - length, bytes, length, &err) || err.code != ERR_NONE);
+    if (disk_status(disk, 0, length, &kind, &same, &err))
+        check(same > 0 && same <= length);
+}
+
+/* What was written is read back, also by the next who opens the image. */
+static void write_some(const struct io *io)
+{
+    struct disk_options options = {.io = io, .writable = true};
+    AUTO_DISK struct disk *disk = NULL;
+    uint8_t bytes[VHD_SECTOR], back[VHD_SECTOR];
+
+    memset(bytes, 0xA5, sizeof bytes);
+    if (!disk_open(IMAGE, &options, &disk, &err))
+        return;
+    struct disk_layer top;
+    disk_layer_get(disk, 0, &top);
+    uint64_t at = disk_size_bytes(disk) - VHD_SECTOR;
+    if (top.block_bytes > MAX_WRITE_BLOCK || !disk_write(disk, at, bytes, sizeof bytes, &err))
+        return;
+    check(disk_read(disk, at, back, sizeof back, &err) && memcmp(bytes, back, sizeof bytes) == 0);
+    check(disk_zero(disk, 0, VHD_SECTOR, &err) || err.code != ERR_NONE);
+    bool overwritten = at == 0;
+    check(disk_close(TAKE(disk), &err));
+    options.writable = false;
+    check(disk_open(IMAGE, &options, &disk, &err) && disk_read(disk, at, back, sizeof back, &err));
+    check(overwritten || memcmp(bytes, back, sizeof bytes) == 0);
+}
+
+/* Where blocks share space, a write to one is a write to both. */
+static void remember(void *context, const struct disk_fault *fault)
+{
+    bool *harm = context;
+
+    check(fault->text[0] != '\0');
+    *harm = *harm || !fault->harmless;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    AUTO_IO_MEMORY struct io_memory *memory = io_memory_new(IO_MEMORY_PLAIN);
+    const struct io *io = io_memory_io(memory);
+    struct disk_options options = {.io = io};
+    AUTO_DISK struct disk *disk = NULL;
+    uint8_t parent_id[VHD_ID_SIZE];
+    bool harm = false;
+
+    if (size < 1)
+        return 0;
+    check(io_make_dir(io, "/d", &err));
+    make_parent(io, parent_id);
+    make_image(io, data + 1, size - 1, data[0], parent_id);
+    err = ERR_INIT;
+    if (!disk_check(io, IMAGE, remember, &harm, NULL, &err))
+        check(err.code != ERR_NONE && err.code != ERR_INTERNAL);
+    if (disk_open(IMAGE, &options, &disk, &err))
+        read_some(disk);
+    else
+        check(err.code != ERR_NONE && err.code != ERR_INTERNAL);
+    disk_abandon(TAKE(disk));
+    if (data[0] & WRITE && !harm)
+        write_some(io);
+    return 0;
+}
