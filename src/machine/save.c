@@ -9,8 +9,8 @@
  *   cont, <- RESUME                  runs
  *
  * With TCG that would lose writes of the guest. A processor that takes a page for changed, and is interrupted
- * before it makes the page writable for its fast path, leaves it writable although QEMU has read the bitmap of
- * changed pages, cleared it, and made every page read-only in between: what is written there afterwards is
+ * before it makes the page writable for its fast path, leaves it writable although QEMU has read the bitmap
+ * of changed pages, cleared it, and made every page read-only in between: what is written there afterwards is
  * never copied. So there the bitmap is read only while the guest stands, in two pauses:
  *
  *   capabilities, limit 0, getfd     runs
@@ -20,8 +20,8 @@
  *                                    before nothing is left, and then QEMU stops the guest first
  *   <- STOP, pre-switchover          stands: THE INSTANT, and on as above; the second reading is behind it
  *
- * MIGRATION_PASS follows each reading, by the same lock as STOP and RESUME: one that comes while the guest runs
- * tells that this QEMU does otherwise. Then all is done again, with the guest standing from end to end.
+ * MIGRATION_PASS follows each reading, by the same lock as STOP and RESUME: one that comes while the guest
+ * runs tells that this QEMU does otherwise. Then all is done again, with the guest standing from end to end.
  *
  * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and
  * the moment, so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a
@@ -70,8 +70,8 @@ struct saving {
     bool read_running;  /* the bitmap of changed pages was, while the guest ran */
     enum phase phase;
     bool active, pre_switchover, completed, failed; /* what QEMU has said */
-    int64_t stop_us;                        /* of the last STOP; 0: none */
-    int64_t asked_stop_us;                  /* the last STOP whose reason was looked at */
+    int64_t stop_us;                                /* of the last STOP; 0: none */
+    int64_t asked_stop_us;                          /* the last STOP whose reason was looked at */
     int64_t begin_ms, second_pass_ms;
     uint64_t passes;
     size_t limit;    /* index in limits */
@@ -266,7 +266,8 @@ static bool check_others(struct saving *saving)
 /* A longer pause is allowed when the copying goes on for too long. */
 static bool check_convergence(struct saving *saving)
 {
-    if (saving->two_pauses || saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 || saving->pre_switchover)
+    if (saving->two_pauses || saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 ||
+        saving->pre_switchover)
         return true;
     uint64_t elapsed_ms = (uint64_t)(clock_ms() - saving->second_pass_ms);
     if (saving->passes < limits[saving->limit + 1].after_pass &&
@@ -492,8 +493,8 @@ static bool run(struct saving *saving, struct machine_save_result *result)
     return true;
 }
 
-/* Takes the STOP and RESUME of the save itself out of the events that are given back. If the guest has stopped
- * by itself that is told by the last STOP. */
+/* Takes the STOP and RESUME of the save itself out of the events that are given back. If the guest has
+ * stopped by itself that is told by the last STOP. */
 static void forget_own_pause(struct saving *saving)
 {
     bool keep = saving->guest_stopped;
@@ -509,11 +510,8 @@ static void forget_own_pause(struct saving *saving)
 bool machine_save(struct machine *machine, const struct machine_save *save,
                   struct machine_save_result *ret_result, struct err *err)
 {
-    struct saving saving = {.machine = machine,
-                            .save = save,
-                            .err = err,
-                            .foreign = json_array(),
-                            .stream_fd = save->stream_fd};
+    struct saving saving = {
+        .machine = machine, .save = save, .err = err, .foreign = json_array(), .stream_fd = save->stream_fd};
     struct machine_save_result result = {0};
     bool ok = run(&saving, &result);
     forget_own_pause(&saving);

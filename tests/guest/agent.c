@@ -481,7 +481,8 @@ static void work_churn(unsigned long kib)
             uint64_t *at = own + page * 512 + word * stride;
             uint64_t expected = round == 1 ? 0 : churn_word(round - 1, page, word);
             if (*at != expected) {
-                say("E churn: round %" PRIu64 " of %lu KiB: page %zu is stale at word %zu", round, kib, page, word);
+                say("E churn: round %" PRIu64 " of %lu KiB: page %zu is stale at word %zu", round, kib, page,
+                    word);
                 return;
             }
             *at = churn_word(round, page, word);

@@ -152,9 +152,9 @@ struct watch {
     bool fail_before, fail_after, kill_at_instant;
     bool cancel;
     unsigned cancel_when_seen; /* running so often; 0: never */
-    long wait_ns;           /* of the reader */
-    unsigned limit_ms;      /* if not 0: given to QEMU behind the back of the save, once its guest runs */
-    unsigned seen_running;  /* how often, in the save */
+    long wait_ns;              /* of the reader */
+    unsigned limit_ms;         /* if not 0: given to QEMU behind the back of the save, once its guest runs */
+    unsigned seen_running;     /* how often, in the save */
     struct reader *reader;
     unsigned restarts;
 };
