@@ -6,6 +6,7 @@
 #include "cli_commands.h"
 #include "cli_output.h"
 #include "client.h"
+#include "unix_socket.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <time.h>
 
@@ -82,28 +82,12 @@ static bool write_all(int fd, const char *bytes, size_t length)
     return true;
 }
 
-static bool socket_connect(const char *path, int *ret_fd, struct err *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return err_sys(err, errno, "socket");
-    if (strlen(path) >= sizeof address.sun_path)
-        return err_set(err, ERR_PROTOCOL, "%s: too long for a socket", path);
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        return err_sys(err, errno, "%s", path);
-    *ret_fd = TAKE_FD(fd);
-    return true;
-}
-
 static bool console_connect(const struct console *console, int *ret_fd, struct err *err)
 {
     json_auto_t *value = NULL;
 
     return client_call(console->vm_name, "console", NULL, NULL, &value, err) &&
-           socket_connect(json_text(value, "socket"), ret_fd, err);
+           unix_connect(json_text(value, "socket"), 0, ret_fd, err);
 }
 
 /* From the keyboard to the guest. False: leave (or the socket is gone, which the other direction will find).

@@ -2,7 +2,7 @@
 #include "engine.h"
 
 #include "engine_core.h"
-#include "engine_socket.h"
+#include "unix_socket.h"
 #include "nbd_server.h"
 
 #include <errno.h>
@@ -42,7 +42,7 @@ struct message_list {
 
 struct engine {
     struct disk *disk;
-    struct engine_socket socket;
+    struct unix_listener socket;
     char *export_name;
     struct nbd_export export;
     bool no_io_uring;
@@ -281,7 +281,7 @@ static void *thread_main(void *argument)
 
 static void engine_free(struct engine *engine)
 {
-    engine_socket_close(&engine->socket);
+    unix_listener_close(&engine->socket);
     if (engine->wake_fd >= 0)
         close(engine->wake_fd);
     pthread_cond_destroy(&engine->answered);
@@ -334,7 +334,7 @@ static bool engine_launch(struct engine *engine, const char *socket_path, struct
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (engine->wake_fd < 0)
         return err_sys(err, errno, "eventfd");
-    if (!engine_socket_listen(socket_path, &engine->socket, err))
+    if (!unix_listen(socket_path, &engine->socket, err))
         return false;
     int errnum = thread_create(engine);
     if (errnum != 0)

@@ -3,11 +3,10 @@
 #include "auto.h"
 #include "file.h"
 #include "log.h"
+#include "unix_socket.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 
 #define LOAD_FD_NAME  "bough-load"
@@ -85,18 +84,14 @@ static bool explain(struct machine *machine, struct err *err)
  * loaded (7.2, 10.0: serial_post_load() adds a watch that an unconnected socket drops); else it would stand still for ever. */
 static int console_connect(const struct machine *machine)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
     AUTO_FREE char *path = path_join(machine->dir, "console.sock");
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct err err = ERR_INIT;
+    int fd;
 
-    if (!path || fd < 0 || strlen(path) >= sizeof(address.sun_path))
-        return -1;
-    strcpy(address.sun_path, path);
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        log_debug("%s: %s", path, strerror(errno));
-        return -1;
-    }
-    return TAKE_FD(fd);
+    if (path && unix_connect(path, 0, &fd, &err))
+        return fd;
+    log_debug("%s", err.text);
+    return -1;
 }
 
 bool machine_load(struct machine *machine, int fd, struct err *err)

@@ -5,12 +5,13 @@
 #include "log.h"
 #include "qmp_private.h"
 
+#include "unix_socket.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 
 #define LINE_MAX_BYTES  (16U << 20)
@@ -338,17 +339,9 @@ static bool wait_or_ended(int pidfd, int milliseconds)
 
 static bool socket_connect(const char *path, int pidfd, int64_t deadline_ms, int *ret_fd, struct err *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
-        return err_set(err, ERR_INVALID, "%s: too long for the path of a socket", path);
-    memcpy(address.sun_path, path, strlen(path));
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return err_sys(err, errno, "socket");
-    while (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        int error = errno;
-        if (error != ENOENT && error != ECONNREFUSED && error != EAGAIN && error != EINTR)
-            return err_sys(err, error, "connect to %s", path);
+    while (!unix_connect(path, SOCK_NONBLOCK, ret_fd, err)) {
+        if (err->sys != ENOENT && err->sys != ECONNREFUSED && err->sys != EAGAIN && err->sys != EINTR)
+            return false;
         if (poll_timeout(deadline_ms) == 0)
             return err_set(err, ERR_TIMEOUT, "%s: no monitor of QEMU there", path);
         if (wait_or_ended(pidfd, CONNECT_STEP_MS)) {
@@ -356,7 +349,6 @@ static bool socket_connect(const char *path, int pidfd, int64_t deadline_ms, int
             return false;
         }
     }
-    *ret_fd = TAKE_FD(fd);
     return true;
 }
 

@@ -5,14 +5,13 @@
 #include "runtime.h"
 #include "spawn.h"
 #include "store.h"
+#include "unix_socket.h"
 #include "vm.h"
 #include "wire.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,7 +39,6 @@ static void call_done(struct call *call)
 
 static bool control_connect(const char *vm_dir, int *ret_fd, struct err *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
     AUTO_FREE char *dir = NULL;
 
     if (!runtime_dir(vm_dir, &dir, err))
@@ -48,14 +46,7 @@ static bool control_connect(const char *vm_dir, int *ret_fd, struct err *err)
     AUTO_FREE char *path = path_join(dir, RUNTIME_CONTROL_SOCKET);
     if (!path)
         return err_oom(err);
-    if (strlen(path) >= sizeof address.sun_path)
-        return err_set(err, ERR_INVALID, "%s: too long for a socket's path", path);
-    strcpy(address.sun_path, path);
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        return err_sys(err, errno, "connect to %s", path);
-    *ret_fd = TAKE_FD(fd);
-    return true;
+    return unix_connect(path, 0, ret_fd, err);
 }
 
 static bool request_send(int fd, const char *operation, json_t *arguments, struct err *err)

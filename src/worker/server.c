@@ -2,6 +2,7 @@
 
 #include "auto.h"
 #include "log.h"
+#include "unix_socket.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -13,8 +14,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,10 +37,9 @@ struct server_request {
 
 struct server {
     pthread_t thread;
-    int listen_fd;
+    struct unix_listener listener;
     int stop_fd;     /* readable: the thread ends */
     int request_fd;  /* readable: the queue has grown */
-    char *socket_path;
     struct client *clients[MAX_CLIENTS]; /* the thread's alone */
     size_t client_count;
 
@@ -224,7 +222,7 @@ static void client_accept(struct server *server)
 {
     struct ucred peer;
     socklen_t length = sizeof peer;
-    AUTO_FD int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    AUTO_FD int fd = accept4(server->listener.fd, NULL, NULL, SOCK_CLOEXEC);
 
     if (fd < 0)
         return;
@@ -253,7 +251,7 @@ static void *server_thread(void *context)
 
     for (;;) {
         struct pollfd fds[2 + MAX_CLIENTS] = {{.fd = server->stop_fd, .events = POLLIN},
-                                              {.fd = server->listen_fd, .events = POLLIN}};
+                                              {.fd = server->listener.fd, .events = POLLIN}};
         for (size_t i = 0; i < server->client_count; i++)
             fds[2 + i] = (struct pollfd){.fd = server->clients[i]->wire.fd, .events = POLLIN};
         if (poll(fds, 2 + server->client_count, -1) < 0 && errno != EINTR)
@@ -266,34 +264,15 @@ static void *server_thread(void *context)
     }
 }
 
-static bool listen_at(const char *path, int *ret_fd, struct err *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (strlen(path) >= sizeof address.sun_path)
-        return err_set(err, ERR_INVALID, "%s: too long for a socket's path", path);
-    strcpy(address.sun_path, path);
-    unlink(path);
-    /* Between bind and chmod nobody else gets at it: its directory is 0700. */
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, 0600) != 0 ||
-        listen(fd, 16) != 0)
-        return err_sys(err, errno, "listen at %s", path);
-    *ret_fd = TAKE_FD(fd);
-    return true;
-}
-
 static void server_free(struct server *server)
 {
     for (size_t i = 0; i < server->client_count; i++)
         client_unref(server, server->clients[i]);
-    if (server->listen_fd >= 0)
-        close(server->listen_fd);
+    unix_listener_close(&server->listener);
     close(server->stop_fd);
     close(server->request_fd);
     json_decref(server->status);
     pthread_mutex_destroy(&server->mutex);
-    free(server->socket_path);
     free(server);
 }
 
@@ -304,15 +283,14 @@ bool server_start(const char *socket_path, int first_client, struct server **ret
 
     if (!server)
         return err_oom(err);
-    server->listen_fd = -1;
+    server->listener.fd = -1;
     server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&server->mutex, NULL);
-    server->socket_path = strdup(socket_path);
-    bool ready = server->socket_path && server->stop_fd >= 0 && server->request_fd >= 0;
+    bool ready = server->stop_fd >= 0 && server->request_fd >= 0;
     if (!ready)
         err_set_text(err, ERR_NO_MEMORY, 0, "start the control socket");
-    if (!ready || !listen_at(socket_path, &server->listen_fd, err)) {
+    if (!ready || !unix_listen(socket_path, &server->listener, err)) {
         server_free(server);
         return false;
     }
@@ -344,7 +322,6 @@ void server_stop(struct server *server)
 {
     if (!server)
         return;
-    unlink(server->socket_path);
     eventfd_write(server->stop_fd, 1);
     pthread_join(server->thread, NULL);
     /* What was not begun is closed without a word: the client asks again, and finds the VM's next owner. */
