@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """S6: revert gives a new working disk and, if the snapshot has memory, the running guest of that moment."""
 
+import os
 import socket
 import sys
 import time
@@ -122,6 +123,43 @@ def claim_guest_that_was_writing_to_its_console_goes_on_after_a_revert(home):
     console = vm.console()
     assert console.step().nonce == nonce
     assert console.command("ping x") == "pong x"
+
+
+def claim_forwarded_port_goes_to_the_machine_that_goes_on(home):
+    with socket.socket() as chooser:
+        chooser.bind(("127.0.0.1", 0))
+        port = chooser.getsockname()[1]
+    vm, console = home.booted_guest(nic=f"user,forward=tcp:{port}:22")
+
+    def listener():
+        """The process that listens on the port, as /proc tells."""
+        wanted = {line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+                  if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"}
+        return {pid for pid in home.processes() for fd in Path(f"/proc/{pid}/fd").iterdir()
+                if any(os.readlink(fd) == f"socket:[{inode}]" for inode in wanted)}
+
+    nonce = console.step().nonce
+    assert listener() == {vm.do("show")["qemu_pid"]}
+    vm.snapshot()
+    for _ in range(3):
+        vm.do("revert")
+        assert listener() == {vm.do("show")["qemu_pid"]}
+    assert vm.console().step().nonce == nonce
+
+
+def claim_machine_with_uefi_goes_back_with_its_variables(home):
+    vm, console = home.booted_guest(more=("--generation", "2"))
+    nonce = console.step().nonce
+    point = vm.snapshot()["guid"]
+    assert len(list((vm.snapshots / point).glob("*.nvram"))) == 1, "the UEFI variables are part of the snapshot"
+    assert console.run("rm /disk/counter; sync")[0] == 0
+    vm.do("revert")
+    console = vm.console()
+    assert console.step().nonce == nonce
+    assert console.run("ls /disk/counter /sys/firmware/efi")[0] == 0
+    vm.do("stop", "--force")
+    vm.do("revert")
+    assert vm.console().step().nonce == nonce
 
 
 def claim_revert_without_a_snapshot_is_refused(home):

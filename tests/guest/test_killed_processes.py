@@ -143,6 +143,35 @@ def claim_vm_whose_worker_died_is_not_taken_for_off_and_can_be_ended(home):
     assert vm.console().step()
 
 
+def claim_worker_killed_in_the_middle_of_a_snapshot_or_revert_leaves_a_valid_vm(home):
+    vm, console = home.booted_guest()
+    console.command("files 5")
+    console.command("fill 48 1")
+    nonce = console.step().nonce
+    begun = time.monotonic()
+    vm.snapshot("first")
+    usual = time.monotonic() - begun
+    chance = random.SystemRandom()
+    for number in range(KILLS // 2):
+        shown = vm.do("show")
+        verb = ("snapshot", "revert")[number % 2]
+        command = home.start(verb, "g")
+        time.sleep(chance.random() * usual)
+        kill(shown["worker_pid"])
+        command.communicate(timeout=60)
+        state = vm.state()
+        assert state in ("unmanaged", "off", "saved"), state
+        if is_alive(shown["qemu_pid"]):
+            assert state == "unmanaged", "a guest that lives is taken for off"
+        if state == "unmanaged":
+            vm.do("stop", "--force")
+        wait_until(lambda: home.processes() == [], 20, "the end of every process")
+        check_listed(vm)
+        assert vm.do("apply", "first")["state"] == "running"
+        assert vm.console().step().nonce == nonce
+        no_garbage(vm)
+
+
 def claim_what_the_guest_synced_survives_the_death_of_worker_and_qemu(home):
     vm, console = home.booted_guest()
     vm.snapshot()

@@ -121,10 +121,11 @@ class Home:
         self.bough("create", name, *arguments)
         return VM(self, name)
 
-    def create_guest(self, name="g", memory="192M", disks=("96M,bus=virtio",), step_ms=20, more=()):
+    def create_guest(self, name="g", memory="192M", disks=("96M,bus=virtio",), step_ms=20, nic="none",
+                     more=()):
         """A machine with the guest of the tests; not started."""
         guest = guest_folder()
-        arguments = ["--memory", memory, "--nic", "none", "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd",
+        arguments = ["--memory", memory, "--nic", nic, "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd",
                      "--append", f"console=ttyS0 quiet bough_step_ms={step_ms}", *more]
         for disk in disks:
             arguments += ["--disk", disk]
