@@ -13,5 +13,8 @@ int cmd_disk_convert(int argc, char **argv);
 int cmd_disk_create(int argc, char **argv);
 int cmd_disk_info(int argc, char **argv);
 int cmd_disk_map(int argc, char **argv);
+int cmd_disk_merge(int argc, char **argv);
 int cmd_disk_reconnect(int argc, char **argv);
+int cmd_disk_repair(int argc, char **argv);
+int cmd_disk_resize(int argc, char **argv);
 int cmd_disk_serve(int argc, char **argv);

@@ -10,7 +10,11 @@ static const struct cli_command COMMANDS[] = {
     {"check", cmd_disk_check, "FILE [--json]", "look for damage in a virtual disk and the files below it"},
     {"convert", cmd_disk_convert, "FROM TO [--fixed] [--block-size SIZE]",
      "copy what a chain holds into one image without a parent"},
+    {"merge", cmd_disk_merge, "TOP [--into-base] [--child FILE]... [--json]",
+     "put what a differencing image holds into its parent"},
     {"reconnect", cmd_disk_reconnect, "FILE PARENT [--force]", "tell a differencing image where its parent is now"},
+    {"repair", cmd_disk_repair, "FILE [--json]", "put in order what is provably safe to"},
+    {"resize", cmd_disk_resize, "FILE SIZE [--json]", "make a virtual disk larger"},
     {"serve", cmd_disk_serve, "FILE [--socket PATH] [--name NAME] [--writable] [--json]",
      "serve a chain to other tools over NBD"},
 };

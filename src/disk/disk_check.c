@@ -1,6 +1,7 @@
 #include "disk_tools.h"
 
 #include "bytes.h"
+#include "disk_check.h"
 #include "disk_private.h"
 #include "vhd_bitmap.h"
 
@@ -10,8 +11,8 @@
 #include <string.h>
 
 struct checking {
-    const struct io *io;
     const struct vhd *vhd;
+    bool structures_only; /* bitmaps and data are not read */
     disk_fault_fn *report;
     void *context;
     const struct progress *progress;
@@ -177,7 +178,7 @@ static bool collect(void *context, uint32_t block, uint32_t entry, struct err *e
     }
     collecting->extents[collecting->count++] = (struct extent){vhd_bitmap_offset(entry), end, block};
     progress_report(c->progress, "check", block, c->vhd->block_count);
-    return check_block(c, block, entry, collecting->bits, err);
+    return c->structures_only || check_block(c, block, entry, collecting->bits, err);
 }
 
 static void collecting_done(struct collecting *collecting)
@@ -211,6 +212,18 @@ static bool check_blocks(const struct checking *c, struct err *err)
     return true;
 }
 
+bool disk_check_image(const struct vhd *vhd, bool structures_only, disk_fault_fn *report, void *context,
+                      const struct progress *progress, struct err *err)
+{
+    struct checking c = {.vhd = vhd,
+                         .structures_only = structures_only,
+                         .report = report,
+                         .context = context,
+                         .progress = progress};
+
+    return check_footers(&c, err) && check_blocks(&c, err);
+}
+
 struct owned_chain {
     struct layer **layers;
     size_t depth;
@@ -230,14 +243,11 @@ bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report
                     err))
         return false;
     for (size_t i = chain.depth; i-- > 0;) {
-        struct checking c = {.io = io,
-                             .vhd = chain.layers[i]->vhd,
-                             .report = report,
-                             .context = context,
-                             .progress = progress};
-        if (!check_footers(&c, err) || !check_blocks(&c, err))
+        const struct layer *layer = chain.layers[i];
+        struct checking c = {.vhd = layer->vhd, .report = report, .context = context};
+        if (!disk_check_image(layer->vhd, /* structures_only= */ false, report, context, progress, err))
             return false;
-        if (chain.layers[i]->parent_time_differs)
+        if (layer->parent_time_differs)
             tell(&c, DISK_FAULT_TIME, true, "the parent's time stamp is not the one in the header");
     }
     return true;

@@ -41,3 +41,39 @@ bool disk_reconnect(const struct io *io, const char *path, const char *parent_pa
  * out of a dynamic one. On failure, ERR_CANCELLED too, nothing is left behind. */
 bool disk_convert(const struct io *io, const char *from, const char *to, enum vhd_type type,
                   uint32_t block_bytes, const struct progress *progress, struct err *err) MUST_CHECK;
+
+/* Puts in order what provably can be, in the image at path alone (its parent need not be there): the footer at
+ * the end from its copy, with what a crash left behind the end cut off; the copy from the footer. Calls done
+ * for each repair, then checks the image, and calls report for each fault that is left: those are not guessed
+ * at. Durable on return. Nobody may have the image open for writing (ERR_BUSY). What keeps the image from
+ * being opened is the error, and then nothing was changed. */
+typedef void disk_repair_fn(void *context, const char *text);
+bool disk_repair(const struct io *io, const char *path, disk_repair_fn *done, disk_fault_fn *report,
+                 void *context, const struct progress *progress, struct err *err) MUST_CHECK;
+
+/* Makes the image at path larger: vhd_resize(). First it must be sound (ERR_CORRUPT), and no image below it
+ * may be larger than it is now, since what that holds past this image's end would come into sight
+ * (ERR_UNSUPPORTED). */
+bool disk_resize(const struct io *io, const char *path, uint64_t size_bytes, const struct progress *progress,
+                 struct err *err) MUST_CHECK;
+
+/* The content of the differencing image at top_path goes into its parent; then each of children, images over
+ * the top, gets that parent as its own. What is seen from the top, and from the children, is the same before,
+ * during and after, whatever ends the merge (power, ERR_CANCELLED, ERR_NO_SPACE): it can be done again and
+ * goes on. The top itself is not changed and may be removed on success, if no other image names it.
+ * What cannot be known here: other images over the same parent would read wrongly.
+ * Refused: a parent without a parent, unless into_base; a parent with another hard link (ERR_STATE); images
+ * that somebody writes to (ERR_BUSY); a parent larger than the top (ERR_UNSUPPORTED; a smaller one is grown); a
+ * child that names neither (ERR_MISMATCH). */
+struct disk_merge_options {
+    bool into_base;
+    const char *const *children;
+    size_t child_count;
+};
+struct disk_merge_result {
+    char *parent_path; /* owned */
+    uint64_t copied_bytes;
+};
+bool disk_merge(const struct io *io, const char *top_path, const struct disk_merge_options *options,
+                const struct progress *progress, struct disk_merge_result *ret_result,
+                struct err *err) MUST_CHECK;

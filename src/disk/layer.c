@@ -51,7 +51,8 @@ static bool load(const struct vhd *vhd, struct writing *writing, struct err *err
 {
     if (vhd->type == VHD_FIXED)
         return true;
-    if (!vhd_bat_read(vhd, &writing->bat, &writing->bat_bytes, err))
+    bool ignored;
+    if (!vhd_settle(vhd, &ignored, err) || !vhd_bat_read(vhd, &writing->bat, &writing->bat_bytes, err))
         return false;
     writing->bat_dirty = calloc(writing->bat_bytes / VHD_SECTOR / 64 + 1, sizeof *writing->bat_dirty);
     writing->bitmaps = calloc(vhd->block_count, sizeof *writing->bitmaps);

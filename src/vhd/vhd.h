@@ -17,6 +17,8 @@
 #define VHD_MAX_SIZE_BYTES      (2040ULL << 30) /* the BAT counts sectors in 32 bits */
 #define VHD_DEFAULT_BLOCK_BYTES (2U << 20)
 #define VHD_BAT_UNALLOCATED     0xFFFFFFFFU
+/* A BAT of more is refused: 1 GiB of blocks of 512 bytes would need it, and nobody writes such images. */
+#define VHD_MAX_TABLE_ENTRIES (64U << 20)
 
 enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
@@ -42,6 +44,12 @@ bool vhd_create(const struct io *io, const char *path, const struct vhd_create_o
  * content. Durable on return. Errors: ERR_INVALID (no differencing image, the image itself), and those of
  * opening either. */
 bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err) MUST_CHECK;
+
+/* Makes an image larger; what is new reads as zeros. At every instant it has the old size or the new one, and
+ * whoever is cut off begins again: the new size, once there, stays. Nobody may have it open. Durable on
+ * return. Errors: ERR_INVALID (smaller than it is, no multiple of 512, past 2040 GiB), ERR_STATE (the image of
+ * a machine in a saved state), ERR_NO_SPACE (a fixed image takes its space at once), ERR_CORRUPT, ERR_IO. */
+bool vhd_resize(const struct io *io, const char *path, uint64_t size_bytes, struct err *err) MUST_CHECK;
 
 /* --- open --- */
 /* An open image. To be read, not changed, outside src/vhd. */
@@ -71,6 +79,11 @@ bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd 
 void vhd_close(struct vhd *vhd); /* accepts NULL */
 AUTO_DEFINE(auto_vhd_close, struct vhd, vhd_close)
 #define AUTO_VHD AUTO(auto_vhd_close)
+
+/* Where footers were switched (another parent, another size) and the power went before the copy at the start
+ * was: brings the copy in line, durable. To be done before the file grows, since then the copy counts for a
+ * while. The image is open for writing. *ret_changed: there was something to do. */
+bool vhd_settle(const struct vhd *vhd, bool *ret_changed, struct err *err) MUST_CHECK;
 
 /* Opens the parent of a differencing image, read-only. Tries the locators: relative, absolute, URL; then the
  * parent's name beside the child. The first one whose unique id is the one that the child names is it.

@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A BAT of more is refused: 1 GiB of blocks of 512 bytes would need it, and nobody writes such images. */
-#define MAX_TABLE_ENTRIES (64U << 20)
-
 char *vhd_id_format(const unsigned char id[static VHD_ID_SIZE], char text[static 2 * VHD_ID_SIZE + 1])
 {
     static const char DIGITS[] = "0123456789abcdef";
@@ -113,7 +110,7 @@ static bool check_table(struct vhd *vhd, struct err *err)
     if (header->table_entries < blocks)
         return err_set(err, ERR_CORRUPT, "dynamic header: a BAT of %u entries for %llu blocks",
                        header->table_entries, (unsigned long long)blocks);
-    if (header->table_entries > MAX_TABLE_ENTRIES)
+    if (header->table_entries > VHD_MAX_TABLE_ENTRIES)
         return err_set(err, ERR_UNSUPPORTED, "dynamic header: a BAT of %u entries", header->table_entries);
     if (header->table_offset < VHD_FOOTER_BYTES || header->table_offset % VHD_SECTOR != 0 ||
         !add_u64(header->table_offset, (uint64_t)header->table_entries * 4, &end) || end > vhd->file_bytes)

@@ -1,18 +1,11 @@
 /* Another parent for an image that exists. The header has one checksum and no copy, so it is never changed in
- * place:
- *
- *   1  a new header and its locators, behind the footer at the end; sync
- *      (the file ends in no footer now: the copy at the start counts, with the old header)
- *   2  the new footer behind them; sync
- *      (the footer at the end counts from here on, with the new header)
- *   3  the copy at the start; sync */
+ * place: a new one with its locators goes behind all else, and then the footers are switched to it. */
 #include "bytes.h"
 #include "vhd_link.h"
+#include "vhd_switch.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define PAGE 4096U
 
 static bool check(const struct vhd *child, const struct vhd *parent, struct err *err)
 {
@@ -24,23 +17,17 @@ static bool check(const struct vhd *child, const struct vhd *parent, struct err 
     return true;
 }
 
-/* Step 1; *ret_end is where the footer goes, *ret_header where the header is. */
+/* *ret_end is where the footer goes, *ret_header where the header is. */
 static bool write_header(const struct vhd *child, const struct vhd_link *link, struct vhd_header *header,
                          uint64_t *ret_header, uint64_t *ret_end, struct err *err)
 {
     uint8_t bytes[VHD_HEADER_BYTES];
     uint64_t w2ku_space = round_up(max_u64(link->w2ku.length, 1), VHD_SECTOR);
     uint64_t w2ru_space = round_up(max_u64(link->w2ru.length, 1), VHD_SECTOR);
-    uint64_t end;
+    uint64_t offset;
 
-    if (!vhd_end_bytes(child, &end, err))
+    if (!vhd_switch_begin(child, &offset, err))
         return false;
-    if (child->trailer_bytes > 0)
-        end = child->file_bytes - child->trailer_bytes;
-    /* Without a footer at the end what lies behind is a crash's. */
-    else if (!io_truncate(child->file, end, err))
-        return false;
-    uint64_t offset = round_up(end + VHD_FOOTER_BYTES, PAGE);
     uint64_t w2ku = offset + VHD_HEADER_BYTES;
     uint64_t w2ru = w2ku + w2ku_space;
     vhd_link_place(link, header, w2ku, w2ku_space, w2ru, w2ru_space);
@@ -54,26 +41,16 @@ static bool write_header(const struct vhd *child, const struct vhd_link *link, s
     return true;
 }
 
-/* Steps 2 and 3. */
-static bool switch_footers(const struct vhd *child, uint64_t header_offset, uint64_t end, struct err *err)
-{
-    struct vhd_footer footer = child->footer;
-    uint8_t bytes[VHD_FOOTER_BYTES];
-
-    footer.data_offset = header_offset;
-    vhd_footer_encode(&footer, bytes);
-    return io_write(child->file, end, bytes, sizeof bytes, err) && io_sync(child->file, err) &&
-           io_write(child->file, 0, bytes, sizeof bytes, err) && io_sync(child->file, err);
-}
-
 static bool reparent(const struct vhd *child, const struct vhd *parent, struct vhd_link *link,
                      struct err *err)
 {
     struct vhd_header header = child->header;
-    uint64_t offset, end;
+    struct vhd_footer footer = child->footer;
+    uint64_t end;
 
     return vhd_link_make(child->path, parent, &header, link, err) &&
-           write_header(child, link, &header, &offset, &end, err) && switch_footers(child, offset, end, err);
+           write_header(child, link, &header, &footer.data_offset, &end, err) &&
+           vhd_switch_footers(child, &footer, end, err);
 }
 
 bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err)

@@ -40,7 +40,8 @@ static void make_parent(const struct io *io, uint64_t size)
 }
 
 /* What the structures of the child say, the slow way; the parent holds ones. */
-static void expected(const uint8_t *file, const uint8_t *bat, uint32_t block_bytes, uint32_t sector, uint8_t *out)
+static void expected(const uint8_t *file, const uint8_t *bat, uint32_t block_bytes, uint32_t sector,
+                     uint8_t *out)
 {
     uint32_t block_sectors = block_bytes / VHD_SECTOR;
     uint32_t entry = get_be32(bat + sector / block_sectors * 4), s = sector % block_sectors;

@@ -11,8 +11,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const uint32_t PLATFORMS[] = {VHD_PLATFORM_NONE, VHD_PLATFORM_WI2R, VHD_PLATFORM_WI2K, VHD_PLATFORM_W2RU,
-                                     VHD_PLATFORM_W2KU, VHD_PLATFORM_MAC,  VHD_PLATFORM_MACX};
+static const uint32_t PLATFORMS[] = {VHD_PLATFORM_NONE, VHD_PLATFORM_WI2R, VHD_PLATFORM_WI2K,
+                                     VHD_PLATFORM_W2RU, VHD_PLATFORM_W2KU, VHD_PLATFORM_MAC,
+                                     VHD_PLATFORM_MACX};
 
 #define DIR "/vm/disks"
 
