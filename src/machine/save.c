@@ -215,8 +215,7 @@ static bool begin(struct saving *saving)
     static const char *const on[] = {"events", "pause-before-switchover", NULL};
     struct err ignored = ERR_INIT;
     bool ready = forget_earlier(saving) && check_state(saving) &&
-                 machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving) &&
-                 (!saving->two_pauses || hold(saving));
+                 machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
     if (!ready) {
         close(TAKE_FD(saving->stream_fd));
         return false;
@@ -224,7 +223,8 @@ static bool begin(struct saving *saving)
     if (!give_pipe(saving))
         return false;
     saving->begin_ms = clock_ms();
-    if (machine_execute(saving->machine, "migrate", json_pack("{s:s}", "uri", "fd:" SAVE_FD_NAME), -1, NULL,
+    if ((!saving->two_pauses || hold(saving)) &&
+        machine_execute(saving->machine, "migrate", json_pack("{s:s}", "uri", "fd:" SAVE_FD_NAME), -1, NULL,
                         saving->err))
         return true;
     /* Refused: the reader must see the end all the same. Where QEMU has used the descriptor up there is none

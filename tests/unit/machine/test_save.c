@@ -55,9 +55,9 @@
     }
 /* The same with TCG for a guest that runs, until the bitmap has been read. */
 #define HELD                                                                                                 \
-    STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),                                             \
-        ANSWER_BEHIND(EVENT_AT("STOP", "", "1000")), STATUS("paused"), ANSWER("{}"), ANSWER("{}"),           \
-        MIGRATION("setup"), PASS, MIGRATION("active")
+    STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"),                               \
+        ANSWER_BEHIND(EVENT_AT("STOP", "", "1000")), STATUS("paused"), ANSWER("{}"), MIGRATION("setup"),     \
+        PASS, MIGRATION("active")
 #define FINISHED ANSWER("{}"), MIGRATION("device"), MIGRATION("completed")
 
 static enum config_accel accel = ACCEL_KVM; /* of the next save */
@@ -282,10 +282,9 @@ static void with_tcg_a_guest_stays_held_if_the_setup_reads_nothing(void **state)
 {
     (void)state;
     accel = ACCEL_TCG;
-    assert_true(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),
-                     ANSWER_BEHIND(EVENT("STOP", "")), STATUS("paused"), ANSWER("{}"), ANSWER("{}"),
-                     MIGRATION("active"), PASS, MIGRATION("pre-switchover"), FINISHED, ANSWER("{}"),
-                     READ_LINE));
+    assert_true(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"),
+                     ANSWER_BEHIND(EVENT("STOP", "")), STATUS("paused"), ANSWER("{}"), MIGRATION("active"),
+                     PASS, MIGRATION("pre-switchover"), FINISHED, ANSWER("{}"), READ_LINE));
     assert_int_equal(times_sent("cont"), 1);
 }
 
@@ -324,8 +323,8 @@ static void with_tcg_a_guest_that_has_stopped_itself_is_not_set_running(void **s
 {
     (void)state;
     accel = ACCEL_TCG;
-    assert_true(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),
-                     ANSWER_BEHIND(EVENT("STOP", "")), STATUS("io-error"), ANSWER("{}"), ANSWER("{}"), PASS,
+    assert_true(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"), ANSWER("{}"),
+                     ANSWER_BEHIND(EVENT("STOP", "")), STATUS("io-error"), ANSWER("{}"), PASS,
                      MIGRATION("active"), MIGRATION("pre-switchover"), FINISHED, READ_LINE));
     assert_int_equal(times_sent("cont"), 0);
     assert_int_equal(json_array_size(events), 1);
