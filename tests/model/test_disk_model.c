@@ -1,10 +1,12 @@
 /* Histories drawn from a seed, on a disk and on a flat array, compared: writes, zeros, flushes, seals while
- * open, new children of other sizes and block sizes while closed, re-opens; and in the end every sealed layer
- * against what the disk held when it was sealed.
+ * open; and while closed new children of other sizes and block sizes, going back to a sealed layer, merges of
+ * any layer into its parent, larger sizes, repairs that find nothing to do. In the end every sealed layer is
+ * compared with what the disk held when it was sealed, and the check of the chain finds no fault.
  *
- *   test_disk_model [HISTORIES [FIRST_SEED]]        the default is a smoke test */
+ *   test_disk_model [HISTORIES [FIRST_SEED [LAYERS]]]      the default is a smoke test; more than 12 layers
+ *                                                          make longer histories on smaller disks */
 #include "bytes.h"
-#include "disk.h"
+#include "disk_tools.h"
 #include "file.h"
 #include "io_memory.h"
 #include "random.h"
@@ -12,10 +14,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_BYTES   (24U << 20)
-#define MAX_LAYERS  12
-#define OPERATIONS  150
-#define MAX_REQUEST (3U << 20)
+#define MAX_BYTES      (24U << 20)
+#define MAX_LAYERS     64
+#define USUAL_LAYERS   12
+#define DEEP_MAX_BYTES (3U << 20)
+#define OPERATIONS     150
+#define DEEP_PER_LAYER 10
+#define MAX_REQUEST    (3U << 20)
 
 struct history {
     uint64_t seed;
@@ -26,9 +31,12 @@ struct history {
     uint64_t size;
     uint8_t *model; /* MAX_BYTES; zeros from size on */
     uint8_t *bytes; /* MAX_REQUEST */
-    unsigned layers;
-    uint8_t *sealed[MAX_LAYERS]; /* what each layer held when it was sealed */
+    unsigned max_layers, layers, next_id, deepest;
+    uint32_t max_bytes;
+    unsigned ids[MAX_LAYERS];    /* what the layers' files are called by */
+    uint8_t *sealed[MAX_LAYERS]; /* what each layer held when it was sealed: sealed_size bytes; owned */
     uint64_t sealed_size[MAX_LAYERS];
+    uint64_t merges;
     char step[80];
 };
 
@@ -46,10 +54,15 @@ static void fail(const struct history *h, const char *what)
             fail(h, #call);                                                                                  \
     } while (0)
 
-static char *layer_path(unsigned layer)
+static bool deep(const struct history *h)
 {
-    char *path =
-        string_printf("/vm/%s/layer%u.%s", layer == 0 ? "base" : "snapshots", layer, layer ? "avhd" : "vhd");
+    return h->max_layers > USUAL_LAYERS;
+}
+
+static char *layer_path(const struct history *h, unsigned layer)
+{
+    unsigned id = h->ids[layer];
+    char *path = string_printf("/vm/%s/layer%u.%s", id == 0 ? "base" : "snapshots", id, id ? "avhd" : "vhd");
 
     if (!path)
         abort();
@@ -65,8 +78,9 @@ static uint32_t any_block_bytes(struct history *h)
 
 static void create(struct history *h, uint64_t size)
 {
-    AUTO_FREE char *path = layer_path(h->layers);
-    AUTO_FREE char *parent = h->layers > 0 ? layer_path(h->layers - 1) : NULL;
+    h->ids[h->layers] = h->next_id++;
+    AUTO_FREE char *path = layer_path(h, h->layers);
+    AUTO_FREE char *parent = h->layers > 0 ? layer_path(h, h->layers - 1) : NULL;
     struct vhd_create_options options = {
         .type = parent                             ? VHD_DIFFERENCING
                 : random_below(&h->random, 3) == 0 ? VHD_FIXED
@@ -79,11 +93,12 @@ static void create(struct history *h, uint64_t size)
         options.block_bytes = any_block_bytes(h);
     MUST(h, vhd_create(h->io, path, &options, &err));
     h->layers++;
+    h->deepest = h->layers > h->deepest ? h->layers : h->deepest;
 }
 
 static void open_top(struct history *h)
 {
-    AUTO_FREE char *path = layer_path(h->layers - 1);
+    AUTO_FREE char *path = layer_path(h, h->layers - 1);
     struct disk_options options = {.io = h->io, .writable = true};
 
     MUST(h, disk_open(path, &options, &h->disk, &err));
@@ -181,10 +196,11 @@ static void keep_sealed(struct history *h)
 {
     unsigned top = h->layers - 1;
 
-    h->sealed[top] = malloc(MAX_BYTES);
+    free(h->sealed[top]);
+    h->sealed[top] = malloc(h->size);
     if (!h->sealed[top])
         abort();
-    memcpy(h->sealed[top], h->model, MAX_BYTES);
+    memcpy(h->sealed[top], h->model, h->size);
     h->sealed_size[top] = h->size;
 }
 
@@ -192,11 +208,11 @@ static void seal_open(struct history *h)
 {
     struct disk_next_top *next;
 
-    if (h->layers == MAX_LAYERS)
+    if (h->layers == h->max_layers)
         return;
     snprintf(h->step, sizeof h->step, "seal layer %u", h->layers - 1);
     create(h, 0);
-    AUTO_FREE char *path = layer_path(h->layers - 1);
+    AUTO_FREE char *path = layer_path(h, h->layers - 1);
     MUST(h, disk_next_top_open(h->disk, path, &next, &err));
     if (random_below(&h->random, 2) == 0) {
         /* The old top goes on for a while. */
@@ -210,21 +226,140 @@ static void seal_open(struct history *h)
     disk_seal_and_push(h->disk, next);
 }
 
+/* --- while the disk is closed --- */
+
+static void new_child(struct history *h)
+{
+    uint64_t size = h->size;
+
+    if (h->layers == h->max_layers)
+        return;
+    keep_sealed(h);
+    if (random_below(&h->random, 3) == 0) {
+        size = (1 + random_below(&h->random, h->max_bytes / 512)) * 512;
+        if (size < h->size)
+            memset(h->model + size, 0, (size_t)(h->size - size));
+    }
+    create(h, size);
+    h->size = size;
+}
+
+/* Back to what a sealed layer holds; what was above it is gone. */
+static void go_back(struct history *h)
+{
+    if (h->layers < 2)
+        return;
+    unsigned to = (unsigned)random_below(&h->random, h->layers - 1);
+    if (deep(h) && to + 8 < h->layers)
+        to = h->layers - 2;
+    snprintf(h->step, sizeof h->step, "back from layer %u to %u", h->layers - 1, to);
+    while (h->layers - 1 > to) {
+        AUTO_FREE char *path = layer_path(h, --h->layers);
+        MUST(h, io_unlink(h->io, path, &err));
+        free(TAKE(h->sealed[h->layers]));
+    }
+    memset(h->model, 0, h->max_bytes);
+    memcpy(h->model, h->sealed[to], h->sealed_size[to]);
+    h->size = h->sealed_size[to];
+    create(h, h->size);
+}
+
+static uint64_t size_of_layer(const struct history *h, unsigned layer)
+{
+    return layer + 1 == h->layers ? h->size : h->sealed_size[layer];
+}
+
+static void forget_layer(struct history *h, unsigned layer)
+{
+    AUTO_FREE char *path = layer_path(h, layer);
+
+    MUST(h, io_unlink(h->io, path, &err));
+    /* The parent holds now what the layer held; a parent that is the top again goes on changing. */
+    free(h->sealed[layer - 1]);
+    h->layers--;
+    for (unsigned i = layer; i <= h->layers; i++) {
+        h->sealed[i - 1] = h->sealed[i];
+        h->sealed_size[i - 1] = h->sealed_size[i];
+        if (i < h->layers)
+            h->ids[i] = h->ids[i + 1];
+    }
+    h->sealed[h->layers] = NULL;
+}
+
+static void merge(struct history *h)
+{
+    struct disk_merge_result result = {0};
+
+    if (h->layers < 2)
+        return;
+    unsigned layer = 1 + (unsigned)random_below(&h->random, h->layers - 1);
+    AUTO_FREE char *path = layer_path(h, layer);
+    AUTO_FREE char *child = layer + 1 < h->layers ? layer_path(h, layer + 1) : NULL;
+    const char *const children[] = {child};
+    struct disk_merge_options options = {
+        .into_base = true, .children = children, .child_count = child ? 1 : 0};
+    snprintf(h->step, sizeof h->step, "merge layer %u of %u", layer, h->layers);
+    if (disk_merge(h->io, path, &options, NULL, &result, &err)) {
+        free(result.parent_path);
+        forget_layer(h, layer);
+        h->merges++;
+    } else if (err.code != ERR_UNSUPPORTED || size_of_layer(h, layer) == size_of_layer(h, layer - 1)) {
+        fail(h, "merge");
+    }
+}
+
+static void grow(struct history *h)
+{
+    AUTO_FREE char *path = layer_path(h, h->layers - 1);
+    uint64_t size = h->size + random_below(&h->random, h->max_bytes / 512 - h->size / 512 + 1) * 512;
+    bool larger_below = false;
+
+    for (unsigned i = 0; i + 1 < h->layers; i++)
+        larger_below = larger_below || h->sealed_size[i] > h->size;
+    snprintf(h->step, sizeof h->step, "grow from %llu to %llu", (unsigned long long)h->size,
+             (unsigned long long)size);
+    if (disk_resize(h->io, path, size, NULL, &err))
+        h->size = size;
+    else if (err.code != ERR_UNSUPPORTED || !larger_below)
+        fail(h, "resize");
+}
+
+static void no_repair(void *context, const char *text)
+{
+    snprintf(err.text, sizeof err.text, "%s", text);
+    fail(context, "a repair where nothing is to repair");
+}
+
+static void no_fault(void *context, const struct disk_fault *fault)
+{
+    snprintf(err.text, sizeof err.text, "%s: %s", fault->path, fault->text);
+    fail(context, "a fault");
+}
+
+static void repair(struct history *h)
+{
+    AUTO_FREE char *path = layer_path(h, (unsigned)random_below(&h->random, h->layers));
+
+    snprintf(h->step, sizeof h->step, "repair %s", path);
+    MUST(h, disk_repair(h->io, path, no_repair, no_fault, h, NULL, &err));
+}
+
 static void reopen(struct history *h)
 {
+    uint64_t choice = random_below(&h->random, 12);
+
     snprintf(h->step, sizeof h->step, "reopen at depth %u", h->layers);
     MUST(h, disk_close(TAKE(h->disk), &err));
-    if (h->layers < MAX_LAYERS && random_below(&h->random, 2) == 0) {
-        keep_sealed(h);
-        uint64_t size = h->size;
-        if (random_below(&h->random, 3) == 0) {
-            size = (1 + random_below(&h->random, MAX_BYTES / 512)) * 512;
-            if (size < h->size)
-                memset(h->model + size, 0, (size_t)(h->size - size));
-        }
-        create(h, size);
-        h->size = size;
-    }
+    if (choice < 6)
+        new_child(h);
+    else if (choice < 7)
+        go_back(h);
+    else if (choice < 9)
+        merge(h);
+    else if (choice < 10)
+        grow(h);
+    else if (choice < 11)
+        repair(h);
     open_top(h);
 }
 
@@ -232,6 +367,8 @@ static void step(struct history *h)
 {
     uint64_t choice = random_below(&h->random, 100);
 
+    if (deep(h) && random_below(&h->random, 8) == 0)
+        seal_open(h);
     if (choice < 40)
         write_some(h, choice < 12);
     else if (choice < 52)
@@ -261,7 +398,7 @@ static void check_sealed(struct history *h)
     struct disk_options options = {.io = h->io};
 
     for (unsigned i = 0; i + 1 < h->layers; i++) {
-        AUTO_FREE char *path = layer_path(i);
+        AUTO_FREE char *path = layer_path(h, i);
         AUTO_DISK struct disk *disk = NULL;
         snprintf(h->step, sizeof h->step, "sealed layer %u", i);
         MUST(h, disk_open(path, &options, &disk, &err));
@@ -269,47 +406,82 @@ static void check_sealed(struct history *h)
     }
 }
 
-static void run(uint64_t seed)
+static void check_faults(struct history *h)
 {
-    struct history h = {.seed = seed, .random = {.state = seed}, .memory = io_memory_new(IO_MEMORY_PLAIN)};
+    AUTO_FREE char *path = layer_path(h, h->layers - 1);
 
-    h.io = io_memory_io(h.memory);
-    h.model = calloc(1, MAX_BYTES);
-    h.bytes = malloc(MAX_REQUEST);
-    if (!h.model || !h.bytes)
+    snprintf(h->step, sizeof h->step, "the check of %u layers", h->layers);
+    MUST(h, disk_check(h->io, path, no_fault, h, NULL, &err));
+}
+
+static void history_start(struct history *h)
+{
+    h->memory = io_memory_new(IO_MEMORY_PLAIN);
+    h->io = io_memory_io(h->memory);
+    h->max_bytes = deep(h) ? DEEP_MAX_BYTES : MAX_BYTES;
+    h->model = calloc(1, h->max_bytes);
+    h->bytes = malloc(MAX_REQUEST);
+    if (!h->model || !h->bytes)
         abort();
-    MUST(&h, io_make_dir(h.io, "/vm", &err) && io_make_dir(h.io, "/vm/base", &err));
-    MUST(&h, io_make_dir(h.io, "/vm/snapshots", &err));
-    h.size = (1 + random_below(&h.random, MAX_BYTES / 512)) * 512;
-    create(&h, h.size);
-    open_top(&h);
-    for (unsigned i = 0; i < OPERATIONS; i++)
+    MUST(h, io_make_dir(h->io, "/vm", &err) && io_make_dir(h->io, "/vm/base", &err));
+    MUST(h, io_make_dir(h->io, "/vm/snapshots", &err));
+    h->size = (1 + random_below(&h->random, h->max_bytes / 512)) * 512;
+    create(h, h->size);
+    open_top(h);
+}
+
+static void history_end(struct history *h)
+{
+    snprintf(h->step, sizeof h->step, "the end");
+    compare_all(h, h->disk, h->model, h->size);
+    MUST(h, disk_flush(h->disk, &err));
+    if (!disk_sealed_layers_are_clean(h->disk))
+        fail(h, "a sealed layer is not clean behind a flush");
+    MUST(h, disk_close(TAKE(h->disk), &err));
+    open_top(h);
+    compare_all(h, h->disk, h->model, h->size);
+    disk_abandon(h->disk);
+    check_sealed(h);
+    check_faults(h);
+    for (unsigned i = 0; i < MAX_LAYERS; i++)
+        free(h->sealed[i]);
+    free(h->model);
+    free(h->bytes);
+    io_memory_free(h->memory);
+}
+
+struct sums {
+    unsigned deepest;
+    uint64_t merges;
+};
+
+static void run(uint64_t seed, unsigned max_layers, struct sums *sums)
+{
+    struct history h = {.seed = seed, .random = {.state = seed}, .max_layers = max_layers};
+    unsigned operations = deep(&h) ? DEEP_PER_LAYER * max_layers : OPERATIONS;
+
+    history_start(&h);
+    for (unsigned i = 0; i < operations; i++)
         step(&h);
-    snprintf(h.step, sizeof h.step, "the end");
-    compare_all(&h, h.disk, h.model, h.size);
-    MUST(&h, disk_flush(h.disk, &err));
-    if (!disk_sealed_layers_are_clean(h.disk))
-        fail(&h, "a sealed layer is not clean behind a flush");
-    MUST(&h, disk_close(TAKE(h.disk), &err));
-    open_top(&h);
-    compare_all(&h, h.disk, h.model, h.size);
-    check_sealed(&h);
-    disk_abandon(h.disk);
-    for (unsigned i = 0; i < h.layers; i++)
-        free(h.sealed[i]);
-    free(h.model);
-    free(h.bytes);
-    io_memory_free(h.memory);
+    history_end(&h);
+    sums->deepest = h.deepest > sums->deepest ? h.deepest : sums->deepest;
+    sums->merges += h.merges;
 }
 
 int main(int argc, char **argv)
 {
     uint64_t histories = argc > 1 ? strtoull(argv[1], NULL, 10) : 25;
     uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    unsigned layers = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : USUAL_LAYERS;
+    struct sums sums = {0};
 
+    if (layers < 1 || layers > MAX_LAYERS)
+        return 2;
     for (uint64_t i = 0; i < histories; i++)
-        run(first + i);
-    printf("%llu histories from seed %llu agree with the model\n", (unsigned long long)histories,
-           (unsigned long long)first);
+        run(first + i, layers, &sums);
+    printf(
+        "%llu histories from seed %llu agree with the model; the deepest chain had %u layers; %llu merges\n",
+        (unsigned long long)histories, (unsigned long long)first, sums.deepest,
+        (unsigned long long)sums.merges);
     return 0;
 }
