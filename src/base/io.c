@@ -100,13 +100,14 @@ bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct 
     return errnum == 0 || err_sys(err, errnum, "allocate %s", file->path);
 }
 
-bool io_lock(struct io_file *file, struct err *err)
+bool io_lock(struct io_file *file, enum io_lock_kind kind, struct err *err)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock lock = {.l_type = kind == IO_LOCK_WRITE ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
 
     if (file->fd < 0 || fcntl(file->fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES))
         return true;
-    return err_set(err, ERR_BUSY, "%s: somebody else is writing to it", file->path);
+    return err_set(err, ERR_BUSY, "%s: somebody else is %s it", file->path,
+                   kind == IO_LOCK_WRITE ? "using" : "writing to");
 }
 
 bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err)

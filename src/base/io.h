@@ -89,9 +89,11 @@ bool io_zero(struct io_file *file, uint64_t offset, uint64_t length, struct err 
 /* Reserves space; where the file system cannot, that is no error. ENOSPC is ERR_NO_SPACE. */
 bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
 
-/* Nobody else may write to it until this file is closed: ERR_BUSY if somebody does. Only for those who ask; readers are free. Where the
- * file system has no locks, that is no error. */
-bool io_lock(struct io_file *file, struct err *err) MUST_CHECK;
+/* Locks among those who ask, until this file is closed: one writer, or any number that want nobody to write; ERR_BUSY if others hold
+ * what excludes it. A second call changes the kind; from IO_LOCK_WRITE to IO_LOCK_SHARE it cannot fail. Where the file system has no
+ * locks, that is no error. */
+enum io_lock_kind { IO_LOCK_SHARE, IO_LOCK_WRITE };
+bool io_lock(struct io_file *file, enum io_lock_kind kind, struct err *err) MUST_CHECK;
 
 bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err) MUST_CHECK;
 bool io_exists(const struct io *io, const char *path);

@@ -25,6 +25,9 @@ static int real_open(const struct io *io, const char *path, unsigned flags, stru
     /* O_NONBLOCK and this: a FIFO or a device in the place of a file must neither hang nor be read. */
     if (!S_ISREG(st.st_mode))
         return S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+    /* Left on, an older kernel's io_uring would end reads with EAGAIN on block devices that cannot do without waiting. */
+    if (fcntl(fd, F_SETFL, 0) != 0)
+        return errno;
     struct io_file *file = calloc(1, sizeof *file);
     char *copy = strdup(path);
     if (!file || !copy) {

@@ -57,7 +57,8 @@ static bool check_cycle(const struct chain *chain, const struct vhd *child, cons
     return true;
 }
 
-static bool append_parent(struct chain *chain, size_t max_depth, struct err *err)
+/* writable: the chain is written on top, and nobody may write below it meanwhile. */
+static bool append_parent(struct chain *chain, bool writable, size_t max_depth, struct err *err)
 {
     struct layer *child = chain->layers[chain->depth - 1];
     AUTO_VHD struct vhd *parent = NULL;
@@ -65,7 +66,8 @@ static bool append_parent(struct chain *chain, size_t max_depth, struct err *err
     if (chain->depth >= max_depth)
         return err_set(err, ERR_CORRUPT, "%s: the chain of %s is deeper than %zu", child->vhd->path,
                        chain->layers[0]->vhd->path, max_depth);
-    if (!vhd_open_parent(child->vhd, &parent, err) || !check_cycle(chain, child->vhd, parent, err))
+    if (!vhd_open_parent(child->vhd, &parent, err) || !check_cycle(chain, child->vhd, parent, err) ||
+        (writable && !io_lock(parent->file, IO_LOCK_SHARE, err)))
         return false;
     uint32_t stamp = child->vhd->header.parent_timestamp;
     /* 0 is what Windows 10 and we write: nothing is claimed. */
@@ -101,7 +103,7 @@ bool chain_open(const struct io *io, const char *top_path, bool writable, size_t
     if (!vhd_open(io, top_path, writable ? IO_WRITE : IO_READ_ONLY, &top, err) || !append(&chain, top, err))
         return false;
     while (chain.layers[chain.depth - 1]->vhd->type == VHD_DIFFERENCING)
-        if (!append_parent(&chain, max_depth, err))
+        if (!append_parent(&chain, writable, max_depth, err))
             return false;
     number(&chain);
     *ret_layers = chain.layers;

@@ -71,7 +71,7 @@ static bool open_top(struct merge *merge, const char *path, struct err *err)
     if (merge->lock->type != VHD_DIFFERENCING)
         return err_set(err, ERR_INVALID, "%s: is %s and has no parent", merge->lock->path,
                        vhd_type_name(merge->lock->type));
-    return io_lock(merge->lock->file, err) && disk_open(path, &options, &merge->top, err) &&
+    return disk_open(path, &options, &merge->top, err) &&
            check_parent(merge, err);
 }
 
@@ -82,7 +82,7 @@ static bool open_child(struct merge *merge, size_t i, struct err *err)
     AUTO_VHD struct vhd *child = NULL;
     const struct vhd *top = disk_top(merge->top)->vhd, *parent = parent_of(merge);
 
-    if (!vhd_open(merge->io, path, IO_WRITE, &child, err) || !io_lock(child->file, err))
+    if (!vhd_open(merge->io, path, IO_WRITE, &child, err))
         return false;
     if (child->inode == top->inode && child->device == top->device)
         return err_set(err, ERR_INVALID, "%s: is no child of itself", child->path);
@@ -181,7 +181,7 @@ static bool reparent_children(struct merge *merge, struct err *err)
 {
     for (size_t i = 0; i < merge->options->child_count; i++) {
         if (merge->children[i] &&
-            !vhd_reparent(merge->io, merge->children[i]->path, parent_of(merge)->path, err))
+            !vhd_reparent_open(merge->children[i], parent_of(merge)->path, err))
             return false;
     }
     return true;

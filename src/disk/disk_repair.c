@@ -11,7 +11,7 @@ static bool locked_open(const struct io *io, const char *path, struct vhd **ret_
 {
     AUTO_VHD struct vhd *vhd = NULL;
 
-    if (!vhd_open(io, path, IO_WRITE, &vhd, err) || !io_lock(vhd->file, err))
+    if (!vhd_open(io, path, IO_WRITE, &vhd, err))
         return false;
     *ret_vhd = TAKE(vhd);
     return true;

@@ -67,7 +67,7 @@ bool layer_start_writing(struct layer *layer, struct err *err)
 
     if (!writing)
         return err_oom(err);
-    if (!io_lock(layer->vhd->file, err) || !load(layer->vhd, writing, err)) {
+    if (!load(layer->vhd, writing, err)) {
         writing_free(writing, layer->vhd->block_count);
         return false;
     }

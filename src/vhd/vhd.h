@@ -72,10 +72,12 @@ struct vhd {
     uint32_t block_count; /* blocks of the virtual size; the BAT has at least as many entries */
 };
 
-/* flags: IO_READ_ONLY or IO_WRITE. Errors name the file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_IO.
- */
+/* flags: IO_READ_ONLY, or IO_WRITE, which excludes all other writers from before anything is read until it is closed. Errors name the
+ * file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_BUSY, ERR_IO. */
 bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd,
               struct err *err) MUST_CHECK;
+/* vhd_reparent() of a child that is open for writing. */
+bool vhd_reparent_open(struct vhd *child, const char *parent_path, struct err *err) MUST_CHECK;
 void vhd_close(struct vhd *vhd); /* accepts NULL */
 AUTO_DEFINE(auto_vhd_close, struct vhd, vhd_close)
 #define AUTO_VHD AUTO(auto_vhd_close)

@@ -53,16 +53,21 @@ static bool reparent(const struct vhd *child, const struct vhd *parent, struct v
            vhd_switch_footers(child, &footer, end, err);
 }
 
-bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err)
+bool vhd_reparent_open(struct vhd *child, const char *parent_path, struct err *err)
 {
-    AUTO_VHD struct vhd *child = NULL;
     AUTO_VHD struct vhd *parent = NULL;
     struct vhd_link link = {0};
 
-    if (!vhd_open(io, path, IO_WRITE, &child, err) ||
-        !vhd_open(io, parent_path, IO_READ_ONLY, &parent, err) || !check(child, parent, err))
+    if (!vhd_open(child->file->io, parent_path, IO_READ_ONLY, &parent, err) || !check(child, parent, err))
         return false;
     bool ok = reparent(child, parent, &link, err);
     vhd_link_done(&link);
     return ok;
+}
+
+bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err)
+{
+    AUTO_VHD struct vhd *child = NULL;
+
+    return vhd_open(io, path, IO_WRITE, &child, err) && vhd_reparent_open(child, parent_path, err);
 }

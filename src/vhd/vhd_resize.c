@@ -142,7 +142,7 @@ bool vhd_resize(const struct io *io, const char *path, uint64_t size_bytes, stru
     AUTO_VHD struct vhd *vhd = NULL;
     bool ignored;
 
-    if (!vhd_open(io, path, IO_WRITE, &vhd, err) || !io_lock(vhd->file, err) ||
+    if (!vhd_open(io, path, IO_WRITE, &vhd, err) ||
         !check(vhd, size_bytes, err) || !vhd_settle(vhd, &ignored, err))
         return false;
     if (size_bytes == vhd->size_bytes)

@@ -185,6 +185,15 @@ static void image_has_one_writer_at_a_time(void **state)
     assert_int_equal(err.code, ERR_BUSY);
     must(disk_open(path_of(place, "base.vhd"), &read, &disk, &err), &err);
     disk_abandon(disk);
+    /* Sealed, it is still nobody's to write to, but a parent for others. */
+    child_create(place, "one.avhd", "base.vhd");
+    child_create(place, "two.avhd", "base.vhd");
+    must(engine_prepare_top(engine, path_of(place, "one.avhd"), &err), &err);
+    engine_switch_top(engine);
+    assert_false(disk_open(path_of(place, "base.vhd"), &write, &disk, &err));
+    assert_int_equal(err.code, ERR_BUSY);
+    must(disk_open(path_of(place, "two.avhd"), &write, &disk, &err), &err);
+    must(disk_close(disk, &err), &err);
     stop(engine);
     must(disk_open(path_of(place, "base.vhd"), &write, &disk, &err), &err);
     must(disk_close(disk, &err), &err);
@@ -194,13 +203,14 @@ static void socket_of_a_successor_is_left_alone(void **state)
 {
     const struct place *place = *state;
     struct disk_options write = {.io = &io_real, .writable = true};
+    struct vhd_create_options other = {.type = VHD_DYNAMIC, .size_bytes = 1 << 20};
     struct engine_options options = {.export_name = ""};
     struct engine *engine = started(place, &io_real), *successor = NULL;
     struct disk *disk;
     struct err err;
 
-    child_create(place, "one.avhd", "base.vhd");
-    must(disk_open(path_of(place, "one.avhd"), &write, &disk, &err), &err);
+    must(vhd_create(&io_real, path_of(place, "other.vhd"), &other, &err), &err);
+    must(disk_open(path_of(place, "other.vhd"), &write, &disk, &err), &err);
     options.socket_path = path_of(place, "socket");
     must(engine_start(disk, &options, &successor, &err), &err);
     stop(engine);
