@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import CORRUPT, EXISTS, INVALID, MISMATCH, NOT_FOUND, USAGE, main  # noqa: E402
+from bough_test import CORRUPT, EXISTS, INVALID, MISMATCH, NOT_FOUND, STATE, USAGE, main  # noqa: E402
 
 
 def claim_created_images_are_what_was_asked_for(home):
@@ -114,6 +114,66 @@ def claim_convert_makes_one_image_of_a_chain(home):
     base.unlink()
     home.refused(NOT_FOUND, "disk", "convert", child, home.dir / "n.vhd")
     assert not (home.dir / "n.vhd").exists()
+
+
+def claim_a_footer_is_repaired_and_the_rest_is_told(home):
+    path = home.dir / "d.vhd"
+    home.bough("disk", "create", path, "--size", "10M")
+    whole = path.read_bytes()
+    assert home.json("disk", "repair", path) == {"repaired": [], "faults": []}
+    path.write_bytes(whole[:-512] + bytes(512))
+    assert len(home.json("disk", "repair", path)["repaired"]) == 1
+    assert path.read_bytes() == whole
+    path.write_bytes(bytes(512) + whole[512:])
+    assert "copy of the footer" in home.bough("disk", "repair", path)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:0x600] + b"\0\0\0\x01" + whole[0x604:-512])
+    result = home.run("disk", "repair", path)
+    assert result.returncode == CORRUPT and "not repaired" in result.stdout and "BAT entry 0" in result.stdout, result
+    path.write_bytes(bytes(512) + whole[512:-512] + bytes(512))
+    home.refused(CORRUPT, "disk", "repair", path, says="footer")
+
+
+def claim_a_disk_grows_and_other_programs_see_it(home):
+    path, fixed = home.dir / "d.vhd", home.dir / "f.vhd"
+    raw, back = home.dir / "raw", home.dir / "back"
+    content = b"".join(bytes([i % 7]) * 512 for i in range(9000))
+    raw.write_bytes(content)
+    for image, kind in ((path, []), (fixed, ["-o", "subformat=fixed,force_size=on"])):
+        kind = kind or ["-o", "force_size=on"]
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", *kind, raw, image], check=True)
+        home.refused(INVALID, "disk", "resize", image, "1M", says="smaller")
+        home.refused(USAGE, "disk", "resize", image, "more")
+        size = 512 << 20 if image == path else 32 << 20
+        assert home.json("disk", "resize", image, str(size)) == {"file": str(image), "size_bytes": size}
+        assert home.json("disk", "check", image) == []
+        subprocess.run(["qemu-img", "convert", "-f", "vpc", "-O", "raw", image, back], check=True)
+        with open(back, "rb") as file:
+            assert file.read(len(content)) == content
+            assert file.read().count(0) == size - len(content)
+
+
+def claim_a_merge_keeps_what_is_seen(home):
+    base, middle, top = home.dir / "base.vhd", home.dir / "m.avhd", home.dir / "top.avhd"
+    raw, image = home.dir / "raw", home.dir / "flat.vhd"
+    raw.write_bytes(b"".join(bytes([i % 7]) * 512 for i in range(9000)))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, base], check=True)
+    home.bough("disk", "create", middle, "--parent", base)
+    home.bough("disk", "create", top, "--parent", middle)
+    home.refused(STATE, "disk", "merge", middle, "--child", top, says="base disk")
+    home.refused(INVALID, "disk", "merge", base, says="has no parent")
+    told = home.json("disk", "merge", middle, "--into-base", "--child", top)
+    assert told == {"parent": str(base), "copied_bytes": 0, "children": [str(top)], "removable": str(middle)}, told
+    middle.unlink()
+    assert [layer["path"] for layer in home.json("disk", "info", top)["layers"]] == [str(top), str(base)]
+    assert "can be removed" in home.bough("disk", "merge", top, "--into-base")
+    home.bough("disk", "convert", top, image)
+    back = home.dir / "back"
+    subprocess.run(["qemu-img", "convert", "-f", "vpc", "-O", "raw", image, back], check=True)
+    assert back.read_bytes() == raw.read_bytes()
+    other = home.dir / "other.vhd"
+    other.hardlink_to(base)
+    home.refused(STATE, "disk", "merge", top, "--into-base", says="another name")
 
 
 if __name__ == "__main__":
