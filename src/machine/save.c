@@ -351,7 +351,11 @@ static bool resume(struct machine *machine, struct err *err)
         struct err ignored = ERR_INIT;
         if (machine_continue(machine, err))
             return true;
-        if (clock_ms() > deadline_ms || !machine_run_state(machine, state, &ignored) ||
+        if (!machine_run_state(machine, state, &ignored))
+            return false;
+        if (strcmp(state, "running") == 0) /* QEMU has set it running itself */
+            return true;
+        if (clock_ms() > deadline_ms ||
             (strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0))
             return false;
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
@@ -439,10 +443,12 @@ static bool roll_back(struct saving *saving)
 /* All pauses by QEMU's own clock, each from a STOP to the RESUME behind it. */
 static uint64_t pause_measure(struct saving *saving)
 {
-    struct err ignored = ERR_INIT;
+    struct err ignored = ERR_INIT, *told = saving->err;
     int64_t at_us, stop_us = 0, sum_us = 0;
     saving->err = &ignored; /* the save is good; if the monitor breaks now the next command will tell */
-    if (!listen_once(saving, 0))
+    bool heard = listen_once(saving, 0);
+    saving->err = told;
+    if (!heard)
         return 0;
     for (size_t i = saving->earlier; i < json_array_size(saving->foreign); i++) {
         const char *name = qmp_event_name(json_array_get(saving->foreign, i), &at_us);

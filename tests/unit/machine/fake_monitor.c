@@ -1,6 +1,8 @@
 #include "fake_monitor.h"
 
+#include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 
 struct fake {
     pthread_t thread;
+    sem_t go;
     int listener, peer, received_fd;
     const struct fake_step *steps;
     size_t count;
@@ -121,6 +124,10 @@ static bool step(struct fake *fake, const struct fake_step *step)
     case FAKE_SLEEP:
         sleep_ms(step->number);
         return true;
+    case FAKE_WAIT:
+        return sem_wait(&fake->go) == 0;
+    case FAKE_HOLD:
+        return poll(&(struct pollfd){.fd = fake->peer, .events = POLLRDHUP}, 1, 30000) > 0;
     case FAKE_FILL:
         return fill(fake, step->number);
     case FAKE_FLOOD:
@@ -129,6 +136,11 @@ static bool step(struct fake *fake, const struct fake_step *step)
         break;
     }
     return false;
+}
+
+void fake_go(struct fake *fake)
+{
+    sem_post(&fake->go);
 }
 
 static void *run(void *context)
@@ -152,6 +164,7 @@ struct fake *fake_start(const char *socket_path, const struct fake_step *steps, 
     fake->steps = steps;
     fake->count = count;
     fake->received_fd = -1;
+    sem_init(&fake->go, 0, 0);
     fake->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(fake->listener, (struct sockaddr *)&address, sizeof(address)) != 0 ||
         listen(fake->listener, 4) != 0 || pthread_create(&fake->thread, NULL, run, fake) != 0)

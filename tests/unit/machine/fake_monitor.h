@@ -9,6 +9,8 @@ enum fake_kind {
     FAKE_DRIP,  /* the same, one byte at a time */
     FAKE_READ,  /* one line; gives up when the other end closes */
     FAKE_SLEEP, /* number: milliseconds */
+    FAKE_WAIT,  /* for fake_go() */
+    FAKE_HOLD,  /* until the other end closes; takes nothing */
     FAKE_FILL,  /* number: bytes 'x' without a line end */
     FAKE_FLOOD, /* number: milliseconds full of events */
     FAKE_CLOSE, /* the end, as after the last step */
@@ -33,6 +35,8 @@ struct fake_step {
 struct fake;
 
 struct fake *fake_start(const char *socket_path, const struct fake_step *steps, size_t count);
+/* Lets one FAKE_WAIT pass. */
+void fake_go(struct fake *fake);
 /* Waits for the script's end. received (may be NULL): all lines it has read, owned; fd: the descriptor that
  * came, or -1. */
 void fake_finish(struct fake *fake, char **received, int *fd);
