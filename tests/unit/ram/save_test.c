@@ -282,8 +282,7 @@ static void a_failure_closes_the_pipe_and_is_told(void **state)
     struct pollfd wait = {.fd = end};
     assert_int_equal(poll(&wait, 1, 10000), 1);
     assert_true(wait.revents & POLLERR);
-    for (unsigned i = 0; i < 10000 && !ram_save_failed(save, &err); i++)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    assert_true(ram_save_failed(save, &err)); /* who sees the broken pipe finds the reason at once */
     assert_int_equal(err.code, ERR_CORRUPT);
     assert_false(ram_save_finish(save, &result, &err));
     assert_false(fixture_exists(fixture->bin));
