@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define LOOK_BYTES      (64U << 10)
 #define MAX_WRITE_BLOCK (4U << 20)
 
-enum fix { FIX_TRAILER = 1, FIX_COPY = 2, FIX_HEADER = 4, FIX_PARENT = 8, WRITE = 16 };
+enum fix { FIX_TRAILER = 1, FIX_COPY = 2, FIX_HEADER = 4, FIX_PARENT = 8, WRITE = 16, TOOLS = 32 };
 
 static struct err err;
 
@@ -124,6 +124,46 @@ static void remember(void *context, const struct disk_fault *fault)
     *harm = *harm || !fault->harmless;
 }
 
+static void repaired(void *context, const char *text)
+{
+    (void)context;
+    check(text[0] != '\0');
+}
+
+/* The start of the disk, and its size; false if it does not open or is too large for this. */
+static bool start_of(const struct io *io, uint8_t bytes[static LOOK_BYTES], uint64_t *ret_size)
+{
+    struct disk_options options = {.io = io};
+    AUTO_DISK struct disk *disk = NULL;
+
+    memset(bytes, 0, LOOK_BYTES);
+    if (!disk_open(IMAGE, &options, &disk, &err))
+        return false;
+    *ret_size = disk_size_bytes(disk);
+    return *ret_size <= MAX_WRITE_BLOCK &&
+           disk_read(disk, 0, bytes, (size_t)min_u64(*ret_size, LOOK_BYTES), &err);
+}
+
+/* Neither a repair nor a larger size changes what is seen; what the size adds is zeros. */
+static void use_tools(const struct io *io)
+{
+    static uint8_t before[LOOK_BYTES], after[LOOK_BYTES];
+    uint64_t size, new_size;
+    bool harm = false;
+
+    if (!start_of(io, before, &size))
+        return;
+    if (!disk_repair(io, IMAGE, repaired, remember, &harm, NULL, &err) || harm)
+        return;
+    check(start_of(io, after, &new_size) && new_size == size && memcmp(before, after, LOOK_BYTES) == 0);
+    if (!disk_resize(io, IMAGE, size + LOOK_BYTES, NULL, &err))
+        return;
+    check(start_of(io, after, &new_size) || new_size > MAX_WRITE_BLOCK);
+    check(new_size == size + LOOK_BYTES);
+    if (new_size <= MAX_WRITE_BLOCK)
+        check(memcmp(before, after, LOOK_BYTES) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     AUTO_IO_MEMORY struct io_memory *memory = io_memory_new(IO_MEMORY_PLAIN);
@@ -148,5 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     disk_abandon(TAKE(disk));
     if (data[0] & WRITE && !harm)
         write_some(io);
+    if (data[0] & TOOLS)
+        use_tools(io);
     return 0;
 }
