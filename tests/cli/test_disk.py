@@ -1,12 +1,14 @@
 #!/usr/bin/python3
 """`bough disk`: plain image files, no VM."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import CORRUPT, EXISTS, INVALID, MISMATCH, NOT_FOUND, STATE, USAGE, main  # noqa: E402
+from bough_test import CANCELLED, CORRUPT, EXISTS, INVALID, MISMATCH, NOT_FOUND, STATE, USAGE, main  # noqa: E402
 
 
 def claim_created_images_are_what_was_asked_for(home):
@@ -174,6 +176,37 @@ def claim_a_merge_keeps_what_is_seen(home):
     other = home.dir / "other.vhd"
     other.hardlink_to(base)
     home.refused(STATE, "disk", "merge", top, "--into-base", says="another name")
+
+
+def claim_a_merge_that_is_interrupted_leaves_all_valid_and_can_be_done_again(home):
+    base, middle, top, socket = home.dir / "base.vhd", home.dir / "m.avhd", home.dir / "top.avhd", home.dir / "s"
+    home.bough("disk", "create", base, "--size", "1G")
+    home.bough("disk", "create", middle, "--parent", base)
+    with home.start("disk", "serve", middle, "--writable", "--socket", socket) as server:
+        server.stdout.readline()
+        subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 300M", f"nbd+unix:///?socket={socket}"], check=True,
+                       capture_output=True)
+        server.terminate()
+        assert server.wait() == 0
+    home.bough("disk", "create", top, "--parent", middle)
+    arguments = ("disk", "merge", middle, "--into-base", "--child", top)
+    for delay_ms in (10, 20, 40, 80):
+        with home.start(*arguments) as merge:
+            time.sleep(delay_ms / 1000)
+            merge.send_signal(signal.SIGINT)
+            merge.communicate()
+        # Before the command listens to it, the signal ends it as any program.
+        assert merge.returncode in (0, CANCELLED, -signal.SIGINT), merge.returncode
+        assert home.json("disk", "check", top) == []
+        if merge.returncode == 0:
+            break
+    home.bough(*arguments)
+    middle.unlink()
+    assert home.json("disk", "info", top)["depth"] == 2
+    for pattern, start, length in ((7, "1M", "300M"), (0, "0", "1M"), (0, "301M", "700M")):
+        told = subprocess.run(["qemu-io", "-f", "vpc", "-r", "-c", f"read -P {pattern} {start} {length}", base],
+                              check=True, capture_output=True, text=True).stdout
+        assert "verification failed" not in told, told
 
 
 if __name__ == "__main__":
