@@ -97,6 +97,7 @@ static int console_connect(const struct machine *machine)
 bool machine_load(struct machine *machine, int fd, struct err *err)
 {
     AUTO_FD int console = console_connect(machine);
+    (void)console; /* held to the end of the function */
     bool begun = begin(machine, fd, err);
     close(fd);
     if (!begun)

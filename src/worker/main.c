@@ -107,7 +107,7 @@ static bool worker_run(const struct arguments *arguments, struct err *err)
     AUTO_FREE char *dir = NULL;
     AUTO_FREE char *socket_path = NULL;
     AUTO_FD int client_fd = arguments->client_fd;
-    struct server *server;
+    struct server *server = NULL;
     struct vm *vm;
 
     if (!vm_open(arguments->vm_dir, "worker", &vm, err))

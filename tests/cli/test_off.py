@@ -217,7 +217,7 @@ def claim_each_disk_has_a_chain_that_others_read_too(home):
     vm = home.create("v", "--disk", "16M,bus=virtio", "--disk", "8M,bus=scsi")
     guid = vm.snapshot()["guid"]
     vm.snapshot()
-    tops = sorted(xml_disks(vm.xml, vm.folder), key=lambda disk: "v_2" in disk.name)
+    tops = sorted(xml_disks(vm.xml, vm.folder), key=lambda disk: disk.name.startswith("v_2_"))
     sizes = [len(flattened_by_7zip(top)) for top in tops]
     assert sizes == [16 << 20, 8 << 20], sizes
     assert [d.suffix for d in xml_disks(vm.snapshot_xml(guid), vm.folder)] == [".vhd", ".vhd"]
