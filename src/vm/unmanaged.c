@@ -22,6 +22,7 @@
 #include <time.h>
 
 #define END_TIMEOUT_MS    10000
+#define LOOK_EVERY_MS     20
 #define COMMAND_LINE_MAX  (256U << 10)
 
 struct end_scan {
@@ -117,10 +118,14 @@ bool vm_end_unmanaged(const char *vm_dir, struct err *err)
     if (!sockets)
         return err_oom(err);
     scan.sockets = sockets;
-    if (!io_list(&io_real, "/proc", end_if_ours, &scan, err) || !store_probe(vm_dir, &state, &owner, err))
-        return false;
-    if (state != STORE_UNMANAGED)
-        return true;
+    /* Again and again: a worker that died while it started QEMU leaves a child that becomes QEMU only now. */
+    for (unsigned waited_ms = 0; waited_ms < END_TIMEOUT_MS; waited_ms += LOOK_EVERY_MS) {
+        if (!io_list(&io_real, "/proc", end_if_ours, &scan, err) || !store_probe(vm_dir, &state, &owner, err))
+            return false;
+        if (state != STORE_UNMANAGED)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_MS * 1000000L}, NULL);
+    }
     return err_set(err, ERR_STATE, "%s: its guest is alive, but %s of its processes could be ended from this host",
                    vm_dir, scan.ended ? "not all" : "none");
 }
