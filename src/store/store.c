@@ -21,11 +21,6 @@ const struct tree *store_tree(const struct store *store)
     return store->tree;
 }
 
-const char *store_dir(const struct store *store)
-{
-    return store->vm_dir;
-}
-
 bool store_is_uncertain(const struct store *store)
 {
     return store->is_uncertain;

@@ -52,7 +52,6 @@ AUTO_DEFINE(auto_store_close, struct store, store_close)
 #define AUTO_STORE AUTO(auto_store_close)
 
 const struct tree *store_tree(const struct store *store); /* as of the last commit or reload */
-const char *store_dir(const struct store *store);
 /* Byte 1 (machine is alive) on a description of its own: *ret_fd is inherited by QEMU (the caller clears
  * FD_CLOEXEC in the child); the lock ends when the last holder ends. The fd stays the store's. ERR_BUSY if
  * another holds it. */

@@ -52,5 +52,3 @@ bool vm_answer(json_t *value, json_t **ret_value, struct err *err) MUST_CHECK;
 /* A snapshot's or the VM's saved memory: <dir>/<GUID> without the suffix; owned, NULL when out of memory. */
 char *vm_snapshot_state_path(const struct vm *vm, const struct config *snapshot);
 char *vm_saved_state_path(const struct vm *vm, const struct config *config);
-/* The settings of a disk as the user writes them: "20G" or "FILE.vhd", then ",bus=ide|scsi|virtio". */
-bool vm_disk_slot(const struct config *config, enum config_bus bus, unsigned *ret_slot, struct err *err) MUST_CHECK;
