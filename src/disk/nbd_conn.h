@@ -74,7 +74,8 @@ struct nbd_server {
     int listen_fd;
     struct ring_op accept;
     bool accepting, stopping;
-    bool resting; /* an accept has failed */
+    bool resting;          /* an accept has failed, or polls without end */
+    unsigned failed_polls; /* in a row */
     struct nbd_conn *conns;
     struct nbd_conn *touched; /* have something to do */
     uint64_t clients;

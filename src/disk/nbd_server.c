@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define POLL_TRIES 16
+
 static void listener_watch(struct nbd_server *server);
 
 bool nbd_server_new(struct core *core, const struct nbd_export *export, int listen_fd,
@@ -66,10 +68,15 @@ static void listener_ready(struct ring_op *op, int64_t result)
         (struct nbd_server *)(void *)((char *)op - offsetof(struct nbd_server, accept));
 
     server->accepting = false;
-    if (result < 0 || server->stopping)
+    if (server->stopping)
         return;
-    while (server->clients < NBD_SERVER_MAX_CLIENTS && accept_one(server))
-        continue;
+    if (result < 0) { /* want of memory in the kernel, which passes */
+        server->resting = ++server->failed_polls == POLL_TRIES;
+    } else {
+        server->failed_polls = 0;
+        while (server->clients < NBD_SERVER_MAX_CLIENTS && accept_one(server))
+            continue;
+    }
     listener_watch(server);
 }
 
@@ -100,6 +107,7 @@ static void conn_remove(struct nbd_server *server, struct nbd_conn *conn)
 void nbd_server_listen_again(struct nbd_server *server)
 {
     server->resting = false;
+    server->failed_polls = 0;
     listener_watch(server);
 }
 

@@ -20,7 +20,7 @@ void nbd_server_turn(struct nbd_server *server);
 void nbd_server_stop(struct nbd_server *server);
 /* No connection is left, and after nbd_server_stop() nothing is in flight. */
 bool nbd_server_is_idle(const struct nbd_server *server);
-/* After an accept() that failed for want of descriptors or memory: maybe they are there again. */
+/* After an accept() or polls that failed for want of descriptors or memory: maybe they are there again. */
 void nbd_server_listen_again(struct nbd_server *server);
 uint64_t nbd_server_clients(const struct nbd_server *server);
 void nbd_server_free(struct nbd_server *server); /* stopped and idle; accepts NULL */

@@ -1,10 +1,13 @@
 /* Requests in, replies out. */
+#include "bytes.h"
 #include "nbd_conn.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Looks at the map that one block status may cost; an answer may be shorter than what was asked. */
+/* What one block status may look at: no more of the map than the largest read, since each block of it that
+ * nobody has looked at yet costs its layers' bitmaps. An answer may be shorter than what was asked. */
+#define STATUS_BYTES   NBD_MAX_REQUEST_BYTES
 #define STATUS_STEPS   128U
 #define STATUS_EXTENTS 64U
 
@@ -126,7 +129,7 @@ static size_t extents_find(const struct nbd_slot *slot, struct nbd_extent *exten
                            struct err *err)
 {
     struct disk *disk = slot->conn->server->core->disk;
-    uint64_t offset = slot->wire.offset, end = offset + slot->wire.length;
+    uint64_t offset = slot->wire.offset, end = offset + min_u64(slot->wire.length, STATUS_BYTES);
     size_t count = 0;
 
     for (unsigned step = 0; step < STATUS_STEPS && offset < end; step++) {
