@@ -57,17 +57,38 @@ static bool check_cycle(const struct chain *chain, const struct vhd *child, cons
     return true;
 }
 
-/* writable: the chain is written on top, and nobody may write below it meanwhile. */
-static bool append_parent(struct chain *chain, bool writable, size_t max_depth, struct err *err)
+/* Writes that a process left behind when it was killed come to their places before the image is read. */
+static bool settle(const struct disk_options *options, const char *path, bool *ret_changed, struct err *err)
+{
+    *ret_changed = false;
+    return !options->log_dir || dirty_log_replay(options->io, options->log_dir, path, ret_changed, err);
+}
+
+static bool open_parent(const struct disk_options *options, const struct vhd *child, struct vhd **ret_parent, struct err *err)
+{
+    AUTO_VHD struct vhd *parent = NULL;
+    bool changed;
+
+    if (!vhd_open_parent(child, &parent, err) || !settle(options, parent->path, &changed, err))
+        return false;
+    if (!changed) {
+        *ret_parent = TAKE(parent);
+        return true;
+    }
+    return vhd_open_parent(child, ret_parent, err);
+}
+
+/* As long as a chain is written on top, nobody may write below it. */
+static bool append_parent(struct chain *chain, const struct disk_options *options, struct err *err)
 {
     struct layer *child = chain->layers[chain->depth - 1];
     AUTO_VHD struct vhd *parent = NULL;
 
-    if (chain->depth >= max_depth)
-        return err_set(err, ERR_CORRUPT, "%s: the chain of %s is deeper than %zu", child->vhd->path,
-                       chain->layers[0]->vhd->path, max_depth);
-    if (!vhd_open_parent(child->vhd, &parent, err) || !check_cycle(chain, child->vhd, parent, err) ||
-        (writable && !io_lock(parent->file, IO_LOCK_SHARE, err)))
+    if (chain->depth >= options->max_depth)
+        return err_set(err, ERR_CORRUPT, "%s: the chain of %s is deeper than %u", child->vhd->path,
+                       chain->layers[0]->vhd->path, options->max_depth);
+    if (!open_parent(options, child->vhd, &parent, err) || !check_cycle(chain, child->vhd, parent, err) ||
+        (options->writable && !io_lock(parent->file, IO_LOCK_SHARE, err)))
         return false;
     uint32_t stamp = child->vhd->header.parent_timestamp;
     /* 0 is what Windows 10 and we write: nothing is claimed. */
@@ -94,16 +115,19 @@ static void number(struct chain *chain)
     }
 }
 
-bool chain_open(const struct io *io, const char *top_path, bool writable, size_t max_depth,
-                struct layer ***ret_layers, size_t *ret_depth, struct err *err)
+bool chain_open(const struct disk_options *options, const char *top_path, struct layer ***ret_layers, size_t *ret_depth,
+                struct err *err)
 {
     AUTO(chain_done) struct chain chain = {0};
     struct vhd *top;
+    bool ignored;
 
-    if (!vhd_open(io, top_path, writable ? IO_WRITE : IO_READ_ONLY, &top, err) || !append(&chain, top, err))
+    if (!settle(options, top_path, &ignored, err) ||
+        !vhd_open(options->io, top_path, options->writable ? IO_WRITE : IO_READ_ONLY, &top, err) ||
+        !append(&chain, top, err))
         return false;
     while (chain.layers[chain.depth - 1]->vhd->type == VHD_DIFFERENCING)
-        if (!append_parent(&chain, writable, max_depth, err))
+        if (!append_parent(&chain, options, err))
             return false;
     number(&chain);
     *ret_layers = chain.layers;

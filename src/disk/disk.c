@@ -51,14 +51,17 @@ static bool index_layers(struct disk *disk, struct err *err)
 
 static bool open_parts(struct disk *disk, const char *top_path, struct err *err)
 {
-    if (!chain_open(disk->io, top_path, disk->writable, disk->max_depth, &disk->layers, &disk->depth, err))
+    const struct disk_options options = {
+        .io = disk->io, .writable = disk->writable, .max_depth = (unsigned)disk->max_depth, .log_dir = disk->log_dir};
+
+    if (!chain_open(&options, top_path, &disk->layers, &disk->depth, err))
         return false;
     disk->capacity = disk->depth;
     disk->size_bytes = disk_top(disk)->vhd->size_bytes;
     if (!map_init(&disk->map, disk->size_bytes, err) || !index_init(&disk->index, disk->map.count, err) ||
         !index_layers(disk, err))
         return false;
-    return !disk->writable || layer_start_writing(disk_top(disk), err);
+    return !disk->writable || layer_start_writing(disk_top(disk), disk->log_dir, err);
 }
 
 bool disk_open(const char *top_path, const struct disk_options *options, struct disk **ret_disk,
@@ -71,6 +74,8 @@ bool disk_open(const char *top_path, const struct disk_options *options, struct 
     disk->io = options->io ? options->io : &io_real;
     disk->writable = options->writable;
     disk->max_depth = options->max_depth ? options->max_depth : DISK_DEFAULT_MAX_DEPTH;
+    if (options->log_dir && !(disk->log_dir = strdup(options->log_dir)))
+        return err_oom(err);
     if (disk->max_depth > MAP_MAX_LAYERS)
         return err_set(err, ERR_INVALID, "a depth of %zu: at most %u is possible", disk->max_depth,
                        MAP_MAX_LAYERS);
@@ -88,13 +93,23 @@ void disk_abandon(struct disk *disk)
     map_done(&disk->map);
     index_done(&disk->index);
     chain_free(disk->layers, disk->depth);
+    free(disk->log_dir);
     free(disk);
+}
+
+void disk_drop(struct disk *disk)
+{
+    layer_stop_writing(disk_top(disk));
+    disk_abandon(disk);
 }
 
 bool disk_close(struct disk *disk, struct err *err)
 {
     bool ok = !disk->writable || disk_flush(disk, err);
 
+    /* After a failure the dirty logs stay: what waits there is put in place when the disk is next opened. */
+    for (size_t i = 0; ok && i < disk->depth; i++)
+        layer_stop_writing(disk->layers[i]);
     disk_abandon(disk);
     return ok;
 }

@@ -24,6 +24,10 @@ struct disk_options {
     const struct io *io;
     bool writable;      /* the top is opened for writing; parents are always read-only */
     unsigned max_depth; /* 0: DISK_DEFAULT_MAX_DEPTH */
+    /* Where what was written and not yet flushed is kept for the case that this process is killed (dirty_log.h): a
+     * directory of this user alone on a file system that dies with the host. What others left there for an image
+     * of the chain is put in place first. NULL: a killed process loses what was not flushed. */
+    const char *log_dir;
 };
 
 /* Opens a chain from its top by the parent locators. Errors: ERR_NOT_FOUND (names child and missing parent),
@@ -31,10 +35,13 @@ struct disk_options {
  * a cycle and too deep a chain are ERR_CORRUPT. */
 bool disk_open(const char *top_path, const struct disk_options *options, struct disk **ret_disk,
                struct err *err) MUST_CHECK;
-/* Flushes and puts the footer in order if writable, then frees in any case. */
+/* Flushes and puts the footer in order if writable, then frees in any case. What could not be flushed stays in
+ * the log_dir, unless it was a sync that failed. */
 bool disk_close(struct disk *disk, struct err *err) MUST_CHECK;
-/* Frees without writing anything, as a crash would leave it. Accepts NULL. */
+/* Frees without writing anything, as a kill would leave it. Accepts NULL. */
 void disk_abandon(struct disk *disk);
+/* Frees without writing anything; the top will never be read again. */
+void disk_drop(struct disk *disk);
 AUTO_DEFINE(auto_disk_abandon, struct disk, disk_abandon)
 #define AUTO_DISK AUTO(auto_disk_abandon)
 

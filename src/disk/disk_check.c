@@ -237,10 +237,10 @@ static void owned_chain_done(struct owned_chain *chain)
 bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report, void *context,
                 const struct progress *progress, struct err *err)
 {
+    const struct disk_options options = {.io = io, .max_depth = DISK_DEFAULT_MAX_DEPTH};
     AUTO(owned_chain_done) struct owned_chain chain = {0};
 
-    if (!chain_open(io, top_path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &chain.layers, &chain.depth,
-                    err))
+    if (!chain_open(&options, top_path, &chain.layers, &chain.depth, err))
         return false;
     for (size_t i = chain.depth; i-- > 0;) {
         const struct layer *layer = chain.layers[i];

@@ -94,18 +94,13 @@ static const void *copy(struct flushing *flushing, const void *bytes, size_t len
 
 static void take_bitmaps(struct flushing *flushing, struct layer *layer)
 {
-    struct writing *writing = layer->writing;
     uint32_t length = layer->vhd->bitmap_bytes;
+    uint32_t block;
 
-    while (writing->dirty) {
-        struct bitmap *bitmap = writing->dirty;
-        writing->dirty = bitmap->next_dirty;
-        writing->dirty_count--;
-        bitmap->dirty = false;
-        add_write(flushing, (struct flush_item){.layer = layer, .bitmap = bitmap},
-                  vhd_bitmap_offset(layer_entry(layer, bitmap->block)), copy(flushing, bitmap->bits, length),
-                  length);
-    }
+    while (layer_take_dirty(layer, &block))
+        add_write(flushing, (struct flush_item){.layer = layer, .kind = FLUSH_BITMAP, .first = block},
+                  vhd_bitmap_offset(layer_entry(layer, block)),
+                  copy(flushing, layer_bitmap_in_memory(layer, block), length), length);
 }
 
 static bool bat_bit(const struct writing *writing, uint32_t sector)
@@ -132,7 +127,7 @@ static void take_bat(struct flushing *flushing, struct layer *layer)
         size_t offset = (size_t)first * VHD_SECTOR, length = (size_t)(s - first) * VHD_SECTOR;
         if (length > 0)
             add_write(flushing,
-                      (struct flush_item){.layer = layer, .first_sector = first, .sectors = s - first},
+                      (struct flush_item){.layer = layer, .kind = FLUSH_BAT, .first = first, .sectors = s - first},
                       layer->vhd->header.table_offset + offset, copy(flushing, writing->bat + offset, length),
                       length);
     }
@@ -153,7 +148,7 @@ static void take_layer(struct flushing *flushing, struct layer *layer)
     take_bat(flushing, layer);
     if (writing->footer_dirty) {
         writing->footer_dirty = false;
-        add_write(flushing, (struct flush_item){.layer = layer}, writing->end_bytes, layer->vhd->footer_bytes,
+        add_write(flushing, (struct flush_item){.layer = layer, .kind = FLUSH_FOOTER}, writing->end_bytes, layer->vhd->footer_bytes,
                   VHD_FOOTER_BYTES);
     }
     if (flush->write_count > writes_before)
@@ -187,12 +182,12 @@ static void put_back(struct flushing *flushing)
 {
     for (size_t i = 0; i < flushing->flush.write_count; i++) {
         const struct flush_item *item = &flushing->items[i];
-        if (item->bitmap)
-            layer_bitmap_dirty(item->layer, item->bitmap);
-        else if (item->sectors == 0)
+        if (item->kind == FLUSH_BITMAP)
+            layer_bitmap_dirty(item->layer, item->first);
+        else if (item->kind == FLUSH_FOOTER)
             item->layer->writing->footer_dirty = true;
-        for (uint32_t s = 0; s < item->sectors; s++)
-            layer_bat_dirty(item->layer, item->first_sector + s);
+        for (uint32_t s = 0; item->kind == FLUSH_BAT && s < item->sectors; s++)
+            layer_bat_dirty(item->layer, item->first + s);
     }
 }
 
@@ -222,6 +217,14 @@ static void let_go(struct disk *disk)
     }
 }
 
+/* The data that the bits speak of may be lost: nobody must put them in place. */
+static void forget_logs(struct disk *disk)
+{
+    for (struct layer *layer = first_layer(disk); layer; layer = next_layer(disk, layer))
+        if (layer->writing && layer->writing->log)
+            dirty_log_unlink(layer->writing->log);
+}
+
 void disk_flush_end(struct disk *disk, struct disk_flush *flush, const struct err *failure, bool sync_failed)
 {
     struct flushing *flushing = &disk->flushing;
@@ -229,8 +232,10 @@ void disk_flush_end(struct disk *disk, struct disk_flush *flush, const struct er
     (void)flush; /* there is only one */
     if (failure)
         put_back(flushing);
-    if (failure && sync_failed)
+    if (failure && sync_failed) {
         disk->sync_failure = *failure;
+        forget_logs(disk);
+    }
     for (struct layer *layer = first_layer(disk); layer; layer = next_layer(disk, layer))
         end_layer(layer, failure != NULL);
     let_go(disk);

@@ -8,8 +8,8 @@
 /* What a write of a flush was made of, so that a flush that failed can be undone in memory. */
 struct flush_item {
     struct layer *layer;
-    struct bitmap *bitmap;          /* this bitmap; or */
-    uint32_t first_sector, sectors; /* these sectors of the BAT; or, if there are none, the footer */
+    enum { FLUSH_BITMAP, FLUSH_BAT, FLUSH_FOOTER } kind;
+    uint32_t first, sectors; /* the bitmap's block; or sectors of the table */
 };
 
 /* The one flush that may be under way. Its arrays are kept and used again. */
@@ -26,6 +26,7 @@ struct disk {
     const struct io *io;
     bool writable;
     size_t max_depth;
+    char *log_dir; /* NULL: none; owned */
     uint64_t size_bytes;
     struct layer **layers; /* by number: 0 the base, depth - 1 the top; owned */
     size_t depth, capacity;
@@ -56,8 +57,8 @@ bool disk_range_check(const struct disk *disk, uint64_t offset, uint64_t length,
 bool disk_reserve_layer(struct disk *disk, struct err *err) MUST_CHECK;
 void flushing_done(struct flushing *flushing);
 
-/* Opens the layers of a chain, the top one as flags say: *ret_layers by number. Owned by the caller, array
+/* Opens the layers of a chain, options with nothing left to default. *ret_layers by number. Owned by the caller, array
  * too. */
-bool chain_open(const struct io *io, const char *top_path, bool writable, size_t max_depth,
-                struct layer ***ret_layers, size_t *ret_depth, struct err *err) MUST_CHECK;
+bool chain_open(const struct disk_options *options, const char *top_path, struct layer ***ret_layers, size_t *ret_depth,
+                struct err *err) MUST_CHECK;
 void chain_free(struct layer **layers, size_t depth);

@@ -32,13 +32,13 @@ static bool find_in_top(struct disk *disk, uint64_t first_sector, uint64_t max, 
     *ret_extent = (struct map_extent){.layer = top, .file_offset = here, .sectors = end - sector};
     if (vhd->type == VHD_DYNAMIC)
         return true;
-    struct bitmap *bitmap;
-    if (!layer_bitmap(top, block, &bitmap, err)) {
+    const uint8_t *bits;
+    if (!layer_bitmap(top, block, &bits, err)) {
         *ret_failed = true;
         return false;
     }
-    *ret_limit = ret_extent->sectors = vhd_bits_run(bitmap->bits, sector, end);
-    return vhd_bit_get(bitmap->bits, sector);
+    *ret_limit = ret_extent->sectors = vhd_bits_run(bits, sector, end);
+    return vhd_bit_get(bits, sector);
 }
 
 static bool find(struct disk *disk, uint64_t first_sector, uint64_t max, struct map_extent *ret_extent,

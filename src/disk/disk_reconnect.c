@@ -36,6 +36,7 @@ bool disk_reconnect(const struct io *io, const char *path, const char *parent_pa
     AUTO(parents_done) struct parents parents = {0};
     AUTO_VHD struct vhd *child = NULL;
     struct io_stat stat;
+    const struct disk_options options = {.io = io, .max_depth = DISK_DEFAULT_MAX_DEPTH};
 
     if (!vhd_open(io, path, IO_READ_ONLY, &child, err) || !io_stat_path(io, parent_path, &stat, err))
         return false;
@@ -45,7 +46,6 @@ bool disk_reconnect(const struct io *io, const char *path, const char *parent_pa
     if (child->type != VHD_DIFFERENCING)
         return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child->path,
                        vhd_type_name(child->type));
-    return chain_open(io, parent_path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &parents.layers,
-                      &parents.depth, err) &&
+    return chain_open(&options, parent_path, &parents.layers, &parents.depth, err) &&
            check(child, &parents, force, err) && vhd_reparent(io, path, parent_path, err);
 }

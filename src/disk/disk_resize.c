@@ -58,9 +58,9 @@ bool disk_resize(const struct io *io, const char *path, uint64_t size_bytes, con
                  struct err *err)
 {
     AUTO(chain_done) struct chain chain = {0};
+    const struct disk_options options = {.io = io, .max_depth = DISK_DEFAULT_MAX_DEPTH};
 
-    if (!chain_open(io, path, /* writable= */ false, DISK_DEFAULT_MAX_DEPTH, &chain.layers, &chain.depth,
-                    err))
+    if (!chain_open(&options, path, &chain.layers, &chain.depth, err))
         return false;
     const struct vhd *top = chain.layers[chain.depth - 1]->vhd;
     if (size_bytes > top->size_bytes && !check_parents(&chain, err))

@@ -10,6 +10,8 @@ void disk_next_top_abandon(struct disk_next_top *next)
 {
     if (!next)
         return;
+    if (next->layer)
+        layer_stop_writing(next->layer); /* nothing was ever in it */
     layer_free(next->layer);
     free(next);
 }
@@ -43,6 +45,7 @@ static bool check_child(const struct disk *disk, struct vhd *vhd, struct err *er
 bool disk_next_top_open(struct disk *disk, const char *path, struct disk_next_top **ret_next, struct err *err)
 {
     AUTO(auto_next_abandon) struct disk_next_top *next = calloc(1, sizeof *next);
+    bool ignored;
 
     if (!next || !(next->layer = calloc(1, sizeof *next->layer)))
         return err_oom(err);
@@ -51,8 +54,9 @@ bool disk_next_top_open(struct disk *disk, const char *path, struct disk_next_to
     if (disk->depth >= disk->max_depth)
         return err_set(err, ERR_INVALID, "%s: a chain can be %zu deep", disk_top(disk)->vhd->path,
                        disk->max_depth);
-    if (!vhd_open(disk->io, path, IO_WRITE, &next->layer->vhd, err) ||
-        !check_child(disk, next->layer->vhd, err) || !layer_start_writing(next->layer, err) ||
+    if ((disk->log_dir && !dirty_log_replay(disk->io, disk->log_dir, path, &ignored, err)) ||
+        !vhd_open(disk->io, path, IO_WRITE, &next->layer->vhd, err) ||
+        !check_child(disk, next->layer->vhd, err) || !layer_start_writing(next->layer, disk->log_dir, err) ||
         !disk_reserve_layer(disk, err))
         return false;
     next->layer->visible_bytes = next->layer->vhd->size_bytes;

@@ -32,11 +32,11 @@ static bool check_write(const struct disk *disk, uint64_t offset, uint64_t lengt
 static bool ensure_block(struct disk *disk, uint32_t block, bool reserve, bool *ret_new, struct err *err)
 {
     struct layer *top = disk_top(disk);
-    struct bitmap *bitmap;
+    const uint8_t *bits;
 
     *ret_new = layer_entry(top, block) == VHD_BAT_UNALLOCATED;
     if (!*ret_new)
-        return layer_bitmap(top, block, &bitmap, err);
+        return layer_bitmap(top, block, &bits, err);
     if (!index_reserve(&disk->index, top->vhd->block_shift, err) || !layer_allocate(top, block, reserve, err))
         return false;
     index_add(&disk->index, top->number, top->vhd->block_shift, block, layer_entry(top, block));

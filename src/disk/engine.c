@@ -401,7 +401,7 @@ void engine_abandon(struct engine *engine)
     struct disk *disk = engine->disk;
 
     engine_end(engine, MESSAGE_ABANDON);
-    disk_abandon(disk);
+    disk_drop(disk);
 }
 
 bool engine_prepare_top(struct engine *engine, const char *path, struct err *err)

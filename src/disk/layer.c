@@ -8,31 +8,33 @@
 
 #define DATA_ALIGNMENT 4096U
 
-static void writing_free(struct writing *writing, uint32_t block_count)
+static void writing_free(struct writing *writing)
 {
     if (!writing)
         return;
-    if (writing->bitmaps)
-        for (uint32_t i = 0; i < block_count; i++)
-            free(writing->bitmaps[i]);
-    free(writing->bitmaps);
+    dirty_log_free(writing->log);
+    free(writing->loaded);
+    free(writing->bitmap_dirty);
+    free(writing->next_dirty);
     free(writing->bat_dirty);
-    free(writing->bat);
     free(writing);
 }
+AUTO_DEFINE(auto_writing_free, struct writing, writing_free)
 
 void layer_free(struct layer *layer)
 {
     if (!layer)
         return;
-    layer_stop_writing(layer);
+    writing_free(layer->writing);
     vhd_close(layer->vhd);
     free(layer);
 }
 
 void layer_stop_writing(struct layer *layer)
 {
-    writing_free(TAKE(layer->writing), layer->vhd ? layer->vhd->block_count : 0);
+    if (layer->writing && layer->writing->log)
+        dirty_log_unlink(layer->writing->log);
+    writing_free(TAKE(layer->writing));
 }
 
 /* Where new blocks go. A whole footer at the end of the file says that all before it belongs to the image,
@@ -47,31 +49,38 @@ static bool find_end(const struct vhd *vhd, struct writing *writing, struct err 
     return vhd_end_bytes(vhd, &writing->end_bytes, err) && io_truncate(vhd->file, writing->end_bytes, err);
 }
 
-static bool load(const struct vhd *vhd, struct writing *writing, struct err *err)
+static bool load(const struct vhd *vhd, const char *log_dir, struct writing *writing, struct err *err)
 {
+    bool ignored;
+
     if (vhd->type == VHD_FIXED)
         return true;
-    bool ignored;
-    if (!vhd_settle(vhd, &ignored, err) || !vhd_bat_read(vhd, &writing->bat, &writing->bat_bytes, err))
+    if (!vhd_settle(vhd, &ignored, err) || !find_end(vhd, writing, err) ||
+        !dirty_log_new(log_dir, vhd, &writing->log, err))
         return false;
+    dirty_log_set_end(writing->log, writing->end_bytes);
+    writing->bat = writing->log->bat;
+    writing->bat_bytes = writing->log->bat_bytes;
+    size_t words = vhd->block_count / 64 + 1;
     writing->bat_dirty = calloc(writing->bat_bytes / VHD_SECTOR / 64 + 1, sizeof *writing->bat_dirty);
-    writing->bitmaps = calloc(vhd->block_count, sizeof *writing->bitmaps);
-    if (!writing->bat_dirty || !writing->bitmaps)
-        return err_oom(err);
-    return find_end(vhd, writing, err);
+    writing->loaded = calloc(words, sizeof *writing->loaded);
+    writing->bitmap_dirty = calloc(words, sizeof *writing->bitmap_dirty);
+    writing->next_dirty = calloc(vhd->block_count, sizeof *writing->next_dirty);
+    if (writing->bat_dirty && writing->loaded && writing->bitmap_dirty && writing->next_dirty)
+        return true;
+    dirty_log_unlink(writing->log);
+    return err_oom(err);
 }
 
-bool layer_start_writing(struct layer *layer, struct err *err)
+bool layer_start_writing(struct layer *layer, const char *log_dir, struct err *err)
 {
-    struct writing *writing = calloc(1, sizeof *writing);
+    AUTO(auto_writing_free) struct writing *writing = calloc(1, sizeof *writing);
 
     if (!writing)
         return err_oom(err);
-    if (!load(layer->vhd, writing, err)) {
-        writing_free(writing, layer->vhd->block_count);
+    if (!load(layer->vhd, log_dir, writing, err))
         return false;
-    }
-    layer->writing = writing;
+    layer->writing = TAKE(writing);
     return true;
 }
 
@@ -80,7 +89,7 @@ bool layer_is_clean(const struct layer *layer)
     const struct writing *writing = layer->writing;
 
     return !writing || (!writing->data_dirty && !writing->footer_dirty && !writing->in_flush &&
-                        !writing->dirty && writing->bat_dirty_count == 0);
+                        writing->dirty_count == 0 && writing->bat_dirty_count == 0);
 }
 
 uint32_t layer_entry(const struct layer *layer, uint32_t block)
@@ -88,28 +97,27 @@ uint32_t layer_entry(const struct layer *layer, uint32_t block)
     return get_be32(layer->writing->bat + (size_t)block * 4);
 }
 
-static struct bitmap *bitmap_new(const struct vhd *vhd, uint32_t block)
+static uint8_t *bits_of(const struct layer *layer, uint32_t block)
 {
-    struct bitmap *bitmap = calloc(1, sizeof *bitmap + vhd->bitmap_bytes);
-
-    if (bitmap)
-        bitmap->block = block;
-    return bitmap;
+    return layer->writing->log->bits + (size_t)block * layer->vhd->bitmap_bytes;
 }
 
-bool layer_bitmap(struct layer *layer, uint32_t block, struct bitmap **ret_bitmap, struct err *err)
+static void bit_set(uint64_t *words, uint32_t index)
 {
-    struct bitmap **slot = &layer->writing->bitmaps[block];
+    words[index / 64] |= 1ULL << index % 64;
+}
 
-    if (!*slot) {
-        AUTO_FREE struct bitmap *bitmap = bitmap_new(layer->vhd, block);
-        if (!bitmap)
-            return err_oom(err);
-        if (!vhd_bitmap_read(layer->vhd, layer_entry(layer, block), bitmap->bits, err))
+bool layer_bitmap(struct layer *layer, uint32_t block, const uint8_t **ret_bits, struct err *err)
+{
+    struct writing *writing = layer->writing;
+
+    if (!layer_bit(writing->loaded, block)) {
+        if (!dirty_log_reserve(writing->log, block, err) ||
+            !vhd_bitmap_read(layer->vhd, layer_entry(layer, block), bits_of(layer, block), err))
             return false;
-        *slot = TAKE(bitmap);
+        bit_set(writing->loaded, block);
     }
-    *ret_bitmap = *slot;
+    *ret_bits = bits_of(layer, block);
     return true;
 }
 
@@ -136,31 +144,46 @@ bool layer_allocate(struct layer *layer, uint32_t block, bool reserve, struct er
     struct writing *writing = layer->writing;
     uint64_t data = round_up(writing->end_bytes + VHD_FOOTER_BYTES + vhd->bitmap_bytes, DATA_ALIGNMENT);
     uint64_t new_end = data + vhd->block_bytes;
-    AUTO_FREE struct bitmap *bitmap = bitmap_new(vhd, block);
 
-    if (!bitmap)
-        return err_oom(err);
     if (new_end / VHD_SECTOR >= UINT32_MAX)
         return err_set(err, ERR_UNSUPPORTED, "%s: no block can lie past 2 TiB of the file", vhd->path);
-    if (!grow(layer, data - vhd->bitmap_bytes, new_end, reserve, err))
+    if (!dirty_log_reserve(writing->log, block, err) ||
+        !grow(layer, data - vhd->bitmap_bytes, new_end, reserve, err))
         return false;
     writing->end_bytes = new_end;
     writing->footer_dirty = true;
-    writing->bitmaps[block] = TAKE(bitmap);
-    put_be32(writing->bat + (size_t)block * 4, (uint32_t)((data - vhd->bitmap_bytes) / VHD_SECTOR));
+    bit_set(writing->loaded, block); /* a bitmap that was never read is zeros in memory */
+    dirty_log_set_end(writing->log, new_end);
+    dirty_log_set_entry(writing->log, block, (uint32_t)((data - vhd->bitmap_bytes) / VHD_SECTOR));
     layer_bat_dirty(layer, block / (VHD_SECTOR / 4));
     layer->allocated_blocks++;
     return true;
 }
 
-void layer_bitmap_dirty(struct layer *layer, struct bitmap *bitmap)
+void layer_bitmap_dirty(struct layer *layer, uint32_t block)
 {
-    if (bitmap->dirty)
+    struct writing *writing = layer->writing;
+
+    if (layer_bit(writing->bitmap_dirty, block))
         return;
-    bitmap->dirty = true;
-    bitmap->next_dirty = layer->writing->dirty;
-    layer->writing->dirty = bitmap;
-    layer->writing->dirty_count++;
+    bit_set(writing->bitmap_dirty, block);
+    writing->next_dirty[block] = writing->first_dirty;
+    writing->first_dirty = block;
+    writing->dirty_count++;
+}
+
+bool layer_take_dirty(struct layer *layer, uint32_t *ret_block)
+{
+    struct writing *writing = layer->writing;
+    uint32_t block = writing->first_dirty;
+
+    if (writing->dirty_count == 0)
+        return false;
+    writing->bitmap_dirty[block / 64] &= ~(1ULL << block % 64);
+    writing->first_dirty = writing->next_dirty[block];
+    writing->dirty_count--;
+    *ret_block = block;
+    return true;
 }
 
 void layer_bat_dirty(struct layer *layer, uint32_t bat_sector)
@@ -176,8 +199,6 @@ void layer_bat_dirty(struct layer *layer, uint32_t bat_sector)
 
 void layer_mark(struct layer *layer, uint32_t block, uint32_t first_sector, uint32_t end_sector)
 {
-    struct bitmap *bitmap = layer->writing->bitmaps[block];
-
-    if (vhd_bits_set(bitmap->bits, first_sector, end_sector))
-        layer_bitmap_dirty(layer, bitmap);
+    if (vhd_bits_set(bits_of(layer, block), first_sector, end_sector))
+        layer_bitmap_dirty(layer, block);
 }

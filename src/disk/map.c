@@ -150,10 +150,10 @@ static bool get_bits(struct map_scratch *scratch, const struct layer *layer, uin
                      const uint8_t **ret_bits, struct err *err)
 {
     const struct vhd *vhd = layer->vhd;
-    const struct bitmap *bitmap = layer_bitmap_in_memory(layer, block);
+    const uint8_t *in_memory = layer_bitmap_in_memory(layer, block);
 
-    if (bitmap) {
-        *ret_bits = bitmap->bits;
+    if (in_memory) {
+        *ret_bits = in_memory;
         return true;
     }
     if (scratch->bits_bytes < vhd->bitmap_bytes) {
