@@ -65,8 +65,10 @@ bool bridge_open(const char *bridge, int log_fd, int *ret_fd, struct err *err)
         return err_oom(err);
     }
     char *const argv[] = {(char *)helper, (char *)"--use-vnet", (char *)"--fd=3", option, NULL};
+    const struct child child = {
+        .argv = argv, .output_fd = log_fd, .error_fd = log_fd, .fds = &ends[1], .fd_count = 1};
     pid_t pid;
-    bool started = process_start(argv, log_fd, &ends[1], 1, &pid, err);
+    bool started = child_start(&child, &pid, err);
     close(ends[1]);
     if (!started)
         return false;

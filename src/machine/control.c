@@ -53,8 +53,9 @@ static bool launch_process(const struct machine_launch *launch, struct machine *
     size_t count = 0;
     if (!machine_arguments(launch, &argv, err) || !log_open(launch->dir, &log_fd, err))
         return false;
-    bool ok = bridges_open(launch, log_fd, fds, &count, err) &&
-              process_start(argv, log_fd, fds, count, &machine->pid, err);
+    bool ok = bridges_open(launch, log_fd, fds, &count, err);
+    const struct child child = {.argv = argv, .output_fd = log_fd, .error_fd = log_fd, .fds = fds, .fd_count = count};
+    ok = ok && child_start(&child, &machine->pid, err);
     for (size_t i = 1; i < count; i++)
         close(fds[i]);
     if (!ok)

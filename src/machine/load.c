@@ -1,6 +1,7 @@
 #include "machine_private.h"
 
 #include "auto.h"
+#include "clock.h"
 #include "file.h"
 #include "log.h"
 #include "unix_socket.h"

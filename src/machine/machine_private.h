@@ -1,6 +1,7 @@
 /* A QEMU process as this folder's files share it, and pieces that the tests look at alone. */
 #pragma once
 
+#include "child.h"
 #include "machine.h"
 #include "qmp_private.h"
 
@@ -34,12 +35,7 @@ bool qemu_version_parse(const char *text, struct qemu *ret_qemu);
 bool forward_parse(const char *forward, char ret_rule[static 64], struct err *err) MUST_CHECK;
 
 /* --- process.c --- */
-/* Starts argv[0] as a process of its own session: standard input from /dev/null, output to output_fd, fds[i]
- * under the number PROCESS_FIRST_FD + i (-1: none), nothing else inherited, no signal blocked or ignored. */
-#define PROCESS_FIRST_FD        3
-#define PROCESS_FIRST_BRIDGE_FD 4 /* behind alive_fd: TAP descriptors of the bridged interfaces, in order */
-bool process_start(char *const *argv, int output_fd, const int *fds, size_t fd_count, pid_t *ret_pid,
-                   struct err *err) MUST_CHECK;
+#define PROCESS_FIRST_BRIDGE_FD (CHILD_FIRST_FD + 1) /* behind alive_fd: TAP descriptors of the bridged interfaces, in order */
 /* The output (both) of a short run, at most 1 MiB, within ten seconds; ended is its exit status, or 128 +
  * signal. */
 bool process_output(char *const *argv, char **ret_text, int *ret_ended, struct err *err) MUST_CHECK;

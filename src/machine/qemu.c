@@ -124,36 +124,15 @@ bool qemu_version_parse(const char *text, struct qemu *ret_qemu)
     return true;
 }
 
-static bool is_program(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
-}
-
-/* Owned; NULL if it is in no directory of PATH (or memory is out). */
-static char *search_path(const char *program)
-{
-    const char *path = getenv("PATH");
-    for (const char *at = path ? path : "/usr/bin:/bin"; *at;) {
-        size_t length = strcspn(at, ":");
-        char *candidate = string_printf("%.*s/%s", (int)length, at, program);
-        if (candidate && at[0] == '/' && is_program(candidate))
-            return candidate;
-        free(candidate);
-        at += length + (at[length] == ':');
-    }
-    return NULL;
-}
-
 static bool locate(char **ret_path, struct err *err)
 {
     const char *given = getenv("BOUGH_QEMU");
-    char *path = given && given[0] ? path_absolute(given) : search_path(QEMU_PROGRAM);
+    char *path = given && given[0] ? path_absolute(given) : child_find_program(QEMU_PROGRAM);
     if (!path && given && given[0])
         return err_oom(err);
     if (!path)
         return err_set(err, ERR_QEMU, "%s is not in PATH; is QEMU installed?", QEMU_PROGRAM);
-    if (!is_program(path)) {
+    if (!child_is_program(path)) {
         AUTO_FREE char *wrong = path;
         return err_set(err, ERR_QEMU, "%s (BOUGH_QEMU) is no program that can be run", wrong);
     }

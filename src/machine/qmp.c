@@ -2,6 +2,7 @@
 
 #include "auto.h"
 #include "buf.h"
+#include "clock.h"
 #include "log.h"
 #include "qmp_private.h"
 
@@ -12,7 +13,6 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define LINE_MAX_BYTES  (16U << 20)
 #define READ_BYTES      (64U << 10)
@@ -29,13 +29,6 @@ struct qmp {
     char version[32];
     unsigned major;
 };
-
-int64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* The timeout for poll() until a deadline; deadline -1: none. */
 static int poll_timeout(int64_t deadline_ms)

@@ -3,8 +3,6 @@
 
 #include "qmp.h"
 
-int64_t clock_ms(void); /* monotonic */
-
 /* qmp_execute() with a limit of its own. */
 bool qmp_execute_timeout(struct qmp *qmp, const char *command, json_t *arguments, int fd, int timeout_ms,
                          json_t **ret_value, struct err *err) MUST_CHECK;

@@ -29,6 +29,7 @@
 #include "machine_private.h"
 
 #include "auto.h"
+#include "clock.h"
 #include "log.h"
 
 #include <errno.h>

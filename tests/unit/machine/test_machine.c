@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "machine_private.h"
 #include "scratch.h"
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "auto.h"
+#include "clock.h"
 #include "fake_monitor.h"
 #include "qmp_private.h"
 #include "scratch.h"

@@ -1,0 +1,6 @@
+/* Time for deadlines. */
+#pragma once
+
+#include <stdint.h>
+
+int64_t clock_ms(void); /* monotonic */
