@@ -59,7 +59,7 @@ static bool check_entry(const struct replay *replay, uint32_t old, uint32_t new,
 
     if (old != VHD_BAT_UNALLOCATED)
         return old == new || mismatch(replay, "other blocks", err);
-    if (vhd_data_offset(vhd, new) + vhd->block_bytes > replay->header.end_bytes)
+    if (new != VHD_BAT_UNALLOCATED && vhd_data_offset(vhd, new) + vhd->block_bytes > replay->header.end_bytes)
         return mismatch(replay, "a block past its end", err);
     return true;
 }

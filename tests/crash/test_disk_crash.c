@@ -1,6 +1,9 @@
 /* The power goes at every change that a history makes on the disk, one after the other; then each sector
  * holds its last flushed value or one written later, whole, and the disk can be written again.
  *
+ * Or the process is killed there: then each sector holds its last answered value, by the dirty log, or what was
+ * being written. And the power goes in turn while the next process puts the log in place: the log is gone with it.
+ *
  * Every written sector is stamped with the number of its write, so that a sector says which write it is of.
  * The history has writes, zeros, flushes (also with writes that come in the middle of them), seals and
  * re-opens.
@@ -13,15 +16,17 @@
 #include "io_memory.h"
 #include "random.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_SECTORS 12288U
 #define MAX_RUN     300U
 #define OPERATIONS  40
 #define CRASHES     2 /* ways in which each cut falls out */
-#define DIR         "/vm"
+#define IMAGES      "/vm"
 
 /* What a sector may hold: 0 is zeros, else the stamp of a write. */
 struct candidates {
@@ -43,6 +48,9 @@ struct trial {
     struct candidates *sector;
     uint32_t *marks; /* candidates of each sector when the flush under way began */
     uint8_t *bytes;
+    bool quiet;                           /* no writes between the steps of a flush */
+    const char *log_dir;                  /* NULL: no dirty log */
+    uint32_t flying_first, flying_sectors; /* the write that has not been answered */
 };
 
 static struct err err;
@@ -56,7 +64,7 @@ static void fail(const struct trial *t, const char *what)
 
 static char *layer_path(unsigned layer)
 {
-    char *path = string_printf(DIR "/%u.%s", layer, layer ? "avhd" : "vhd");
+    char *path = string_printf(IMAGES "/%u.%s", layer, layer ? "avhd" : "vhd");
 
     if (!path)
         abort();
@@ -111,6 +119,14 @@ static void any_run(struct trial *t, uint32_t *first, uint32_t *count)
     *count = (uint32_t)(1 + random_below(&t->random, min_u64(most, t->sectors - *first)));
 }
 
+/* Is the write of this run answered? */
+static bool answered(struct trial *t, uint32_t first, uint32_t count, bool ok)
+{
+    t->flying_first = first;
+    t->flying_sectors = ok ? 0 : count;
+    return ok;
+}
+
 static bool write_some(struct trial *t)
 {
     uint32_t first, count;
@@ -121,7 +137,8 @@ static bool write_some(struct trial *t)
         stamp_sector(t->bytes + (size_t)i * 512, first + i, t->stamp);
         may_hold(t, first + i, t->stamp);
     }
-    return disk_write(t->disk, (uint64_t)first * 512, t->bytes, (size_t)count * 512, &err);
+    return answered(t, first, count,
+                    disk_write(t->disk, (uint64_t)first * 512, t->bytes, (size_t)count * 512, &err));
 }
 
 static bool zero_some(struct trial *t)
@@ -131,12 +148,13 @@ static bool zero_some(struct trial *t)
     any_run(t, &first, &count);
     for (uint32_t i = 0; i < count; i++)
         may_hold(t, first + i, 0);
-    return disk_zero(t->disk, (uint64_t)first * 512, (uint64_t)count * 512, &err);
+    return answered(t, first, count,
+                    disk_zero(t->disk, (uint64_t)first * 512, (uint64_t)count * 512, &err));
 }
 
 static bool maybe_write(struct trial *t)
 {
-    return random_below(&t->random, 3) != 0 || write_some(t);
+    return t->quiet || random_below(&t->random, 3) != 0 || write_some(t);
 }
 
 static bool flush_steps(struct trial *t, const struct disk_flush *flush)
@@ -189,7 +207,7 @@ static bool create_layer(struct trial *t)
     if (!vhd_create(t->io, path, &options, &err))
         return false;
     t->layers++;
-    if (!io_sync_dir(t->io, DIR, &err))
+    if (!io_sync_dir(t->io, IMAGES, &err))
         return false;
     t->durable_layers = t->layers;
     return true;
@@ -215,15 +233,19 @@ static bool seal(struct trial *t)
 static bool open_top(struct trial *t, const struct io *io, bool writable)
 {
     AUTO_FREE char *path = layer_path(t->durable_layers - 1);
-    struct disk_options options = {.io = io, .writable = writable};
+    struct disk_options options = {.io = io, .writable = writable, .log_dir = t->log_dir};
 
     return disk_open(path, &options, &t->disk, &err);
 }
 
-/* An orderly close is a flush. */
+/* An orderly close is a flush. All is clean before it: its own steps would take a failed sync for what it is, but
+ * here it may stand for a kill. */
 static bool reopen(struct trial *t)
 {
-    if (!flush(t))
+    t->quiet = true;
+    bool flushed = flush(t);
+    t->quiet = false;
+    if (!flushed)
         return false;
     return disk_close(TAKE(t->disk), &err) && open_top(t, t->io, true);
 }
@@ -252,11 +274,11 @@ static void run_history(struct trial *t)
 
 /* --- a trial --- */
 
-static void trial_start(struct trial *t, uint64_t seed, uint64_t cut)
+static void trial_start(struct trial *t, uint64_t seed, uint64_t cut, const char *log_dir)
 {
     static const uint32_t BLOCKS[] = {4096, 65536, 2 << 20};
 
-    *t = (struct trial){.seed = seed, .cut = cut, .random = {.state = seed}};
+    *t = (struct trial){.seed = seed, .cut = cut, .random = {.state = seed}, .log_dir = log_dir};
     t->memory = io_memory_new(IO_MEMORY_FORGETS);
     t->failing = io_failing_new(io_memory_io(t->memory));
     t->io = io_failing_io(t->failing);
@@ -270,7 +292,7 @@ static void trial_start(struct trial *t, uint64_t seed, uint64_t cut)
         abort();
     for (uint32_t s = 0; s < t->sectors; s++)
         may_hold(t, s, 0);
-    if (!io_make_dir(t->io, DIR, &err) || !io_sync_dir(t->io, "/", &err) || !create_layer(t) ||
+    if (!io_make_dir(t->io, IMAGES, &err) || !io_sync_dir(t->io, "/", &err) || !create_layer(t) ||
         !open_top(t, t->io, true))
         fail(t, "start");
     io_failing_set(t->failing, (struct io_fault){.calls = IO_CALLS_CHANGES,
@@ -339,7 +361,7 @@ static uint64_t count_changes(uint64_t seed)
 {
     struct trial t;
 
-    trial_start(&t, seed, 0);
+    trial_start(&t, seed, 0, NULL);
     run_history(&t);
     uint64_t changes = io_failing_count(t.failing);
     check_disk(&t, false);
@@ -354,7 +376,7 @@ static uint64_t run_seed(uint64_t seed)
     for (uint64_t cut = 1; cut <= changes; cut++) {
         for (uint64_t way = 0; way < CRASHES; way++) {
             struct trial t;
-            trial_start(&t, seed, cut);
+            trial_start(&t, seed, cut, NULL);
             run_history(&t);
             if (!io_failing_struck(t.failing))
                 fail(&t, "the history differs from its first run");
@@ -367,16 +389,115 @@ static uint64_t run_seed(uint64_t seed)
     return changes * CRASHES;
 }
 
+/* --- kills --- */
+
+static unsigned logs_in(const char *dir, bool remove_them)
+{
+    AUTO_DIR DIR *open = opendir(dir);
+    const struct dirent *entry;
+    unsigned count = 0;
+
+    if (!open)
+        abort();
+    while ((entry = readdir(open))) {
+        if (entry->d_name[0] == '.')
+            continue;
+        count++;
+        if (remove_them && unlinkat(dirfd(open), entry->d_name, 0) != 0)
+            abort();
+    }
+    return count;
+}
+
+/* What was answered is all that a sector may hold, but for a write that was not. */
+static void only_answered_counts(struct trial *t)
+{
+    for (uint32_t s = 0; s < t->sectors; s++) {
+        struct candidates *c = &t->sector[s];
+        bool flying = s >= t->flying_first && s - t->flying_first < t->flying_sectors;
+        uint32_t keep = flying && c->count > 1 ? 2 : 1;
+        memmove(c->stamps, c->stamps + c->count - keep, keep * sizeof *c->stamps);
+        c->count = keep;
+    }
+}
+
+static void trial_until_kill(struct trial *t, uint64_t seed, uint64_t cut, const char *log_dir)
+{
+    trial_start(t, seed, cut, log_dir);
+    run_history(t);
+    if (!io_failing_struck(t->failing))
+        fail(t, "the history differs from its first run");
+    disk_abandon(TAKE(t->disk));
+}
+
+static void kill_at(uint64_t seed, uint64_t cut, const char *log_dir)
+{
+    struct trial t;
+
+    trial_until_kill(&t, seed, cut, log_dir);
+    only_answered_counts(&t);
+    check_after_crash(&t);
+    disk_abandon(TAKE(t.disk));
+    if (logs_in(log_dir, false) > 1) /* one may be of a top that was never reached */
+        fail(&t, "dirty logs are left after an orderly close");
+    logs_in(log_dir, true);
+    trial_done(&t);
+}
+
+/* The power goes at the nth change of putting the logs in place; false: there are not so many. */
+static bool kill_and_cut_at(uint64_t seed, uint64_t cut, uint64_t nth, const char *log_dir)
+{
+    struct trial t;
+
+    trial_until_kill(&t, seed, cut, log_dir);
+    io_failing_set(t.failing, (struct io_fault){.calls = IO_CALLS_CHANGES,
+                                                .nth = nth,
+                                                .errnum = EIO,
+                                                .done_anyway = seed % 2 == 0,
+                                                .forever = true});
+    (void)!open_top(&t, t.io, true);
+    bool struck = io_failing_struck(t.failing);
+    disk_abandon(TAKE(t.disk));
+    io_memory_crash(t.memory, seed * 1000003 + cut + nth);
+    logs_in(log_dir, true);
+    t.log_dir = NULL;
+    check_after_crash(&t);
+    trial_done(&t);
+    return struck;
+}
+
+static uint64_t run_kills(uint64_t seed, const char *log_dir)
+{
+    uint64_t changes = count_changes(seed), cuts = 0;
+
+    for (uint64_t cut = 1; cut <= changes; cut++) {
+        kill_at(seed, cut, log_dir);
+        for (uint64_t nth = 1; cut % 8 == 0 && kill_and_cut_at(seed, cut, nth, log_dir); nth++)
+            cuts++;
+    }
+    printf("seed %llu: %llu kills, %llu power cuts behind kills\n", (unsigned long long)seed,
+           (unsigned long long)changes, (unsigned long long)cuts);
+    return changes + cuts;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t seeds = argc > 1 ? strtoull(argv[1], NULL, 10) : 6;
     uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    uint64_t cuts = 0;
+    char log_dir[] = "/tmp/bough-kills-XXXXXX";
+    uint64_t cuts = 0, kills = 0;
 
-    for (uint64_t i = 0; i < seeds; i++)
+    if (!mkdtemp(log_dir))
+        abort();
+    for (uint64_t i = 0; i < seeds; i++) {
         cuts += run_seed(first + i);
+        kills += run_kills(first + i, log_dir);
+    }
+    rmdir(log_dir);
     printf("%llu power cuts in %llu histories from seed %llu: each sector is its last flushed value or a "
-           "later one\n",
-           (unsigned long long)cuts, (unsigned long long)seeds, (unsigned long long)first);
+           "later one\n"
+           "%llu kills, some with a power cut while the dirty logs were put in place: each sector is its last answered "
+           "value\n",
+           (unsigned long long)cuts, (unsigned long long)seeds, (unsigned long long)first, (unsigned long long)kills);
     return 0;
 }
