@@ -135,3 +135,25 @@ bool chain_open(const struct disk_options *options, const char *top_path, struct
     chain = (struct chain){0};
     return true;
 }
+
+bool disk_settle(const struct io *io, const char *log_dir, const char *top_path, struct err *err)
+{
+    AUTO_VHD struct vhd *child = NULL;
+    struct vhd *parent;
+    bool changed;
+    struct err ignored;
+
+    if (!dirty_log_replay(io, log_dir, top_path, &changed, err))
+        return false;
+    if (!vhd_open(io, top_path, IO_READ_ONLY, &child, &ignored))
+        return true; /* whoever needs it tells */
+    for (unsigned depth = 0; depth < MAP_MAX_LAYERS && child->type == VHD_DIFFERENCING; depth++) {
+        if (!vhd_open_parent(child, &parent, &ignored))
+            return true;
+        vhd_close(child);
+        child = parent;
+        if (!dirty_log_replay(io, log_dir, child->path, &changed, err))
+            return false;
+    }
+    return true;
+}

@@ -35,6 +35,9 @@ struct disk_options {
  * a cycle and too deep a chain are ERR_CORRUPT. */
 bool disk_open(const char *top_path, const struct disk_options *options, struct disk **ret_disk,
                struct err *err) MUST_CHECK;
+/* Puts in place what killed processes left in log_dir for the image at top_path and for its parents, as far as they can be
+ * reached. Images that somebody writes to are left to him. */
+bool disk_settle(const struct io *io, const char *log_dir, const char *top_path, struct err *err) MUST_CHECK;
 /* Flushes and puts the footer in order if writable, then frees in any case. What could not be flushed stays in
  * the log_dir, unless it was a sync that failed. */
 bool disk_close(struct disk *disk, struct err *err) MUST_CHECK;

@@ -88,12 +88,15 @@ static bool engine_start_for(const char *dir, const struct config_disk *disk, si
                              struct engine **ret_engine, char **ret_socket, struct err *err)
 {
     AUTO_FREE char *socket = string_printf("%s/disk%zu.sock", dir, index);
-    struct disk_options disk_options = {.io = &io_real, .writable = true};
+    AUTO_FREE char *log_dir = NULL;
     struct engine_options options = {.socket_path = socket, .export_name = ""};
     struct disk *opened;
 
     if (!socket)
         return err_oom(err);
+    if (!runtime_dirty_dir(&log_dir, err))
+        return false;
+    struct disk_options disk_options = {.io = &io_real, .writable = true, .log_dir = log_dir};
     if (!disk_open(disk->path, &disk_options, &opened, err))
         return false;
     if (!engine_start(opened, &options, ret_engine, err))

@@ -82,6 +82,19 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
     return true;
 }
 
+bool runtime_dirty_dir(char **ret_dir, struct err *err)
+{
+    AUTO_FREE char *base = base_dir();
+    AUTO_FREE char *dir = base ? path_join(base, "dirty") : NULL;
+
+    if (!dir)
+        return err_oom(err);
+    if (!own_dir(base, err) || !own_dir(dir, err))
+        return false;
+    *ret_dir = TAKE(dir);
+    return true;
+}
+
 bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err)
 {
     for (unsigned number = 0; number < 1000; number++) {

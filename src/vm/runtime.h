@@ -12,6 +12,10 @@
  * there is not ours alone. Owned string. */
 bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err) MUST_CHECK;
 
+/* The directory of the dirty logs of all images that this user's processes write (disk.h, log_dir), made (0700) if it is missing.
+ * Owned string. */
+bool runtime_dirty_dir(char **ret_dir, struct err *err) MUST_CHECK;
+
 /* A directory for one QEMU process in it, fresh and empty: a number. Owned string. */
 bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err) MUST_CHECK;
 /* Removes a process directory and all in it. What is not there is fine. */

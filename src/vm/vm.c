@@ -3,6 +3,7 @@
 #include "args.h"
 #include "auto.h"
 #include "buf.h"
+#include "dirty_log.h"
 #include "file.h"
 #include "log.h"
 #include "runtime.h"
@@ -60,6 +61,25 @@ const struct config *vm_config(const struct vm *vm)
     return store_tree(vm->store)->vm;
 }
 
+/* What a worker that was killed had answered and not yet flushed comes to its place before anything is done with the disks. */
+static bool disks_settle(struct vm *vm, struct err *err)
+{
+    AUTO_FREE char *log_dir = NULL;
+    AUTO_FREE char *vm_dir = path_absolute(vm->dir);
+    const struct config *config = vm_config(vm);
+
+    if (!vm_dir)
+        return err_oom(err);
+    if (!runtime_dirty_dir(&log_dir, err) || !dirty_log_replay_all(&io_real, log_dir, vm_dir, err))
+        return false;
+    /* One that is used in place may lie elsewhere. */
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!config->disks[i].is_cdrom && !path_is_inside(config->disks[i].path, vm_dir) &&
+            !disk_settle(&io_real, log_dir, config->disks[i].path, err))
+            return false;
+    return true;
+}
+
 bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err)
 {
     struct vm *vm = calloc(1, sizeof *vm);
@@ -81,6 +101,10 @@ bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct er
                        "the disks keep what was flushed", path_base(vm_dir));
     }
     runtime_sweep(vm->runtime_dir);
+    if (!disks_settle(vm, err)) {
+        vm_close(vm);
+        return false;
+    }
     *ret_vm = vm;
     return true;
 }

@@ -3,6 +3,7 @@
 
 $BOUGH_TEST_KILLS: how often the command is killed (10)."""
 
+import hashlib
 import os
 import random
 import signal
@@ -186,6 +187,25 @@ def claim_what_the_guest_synced_survives_the_death_of_worker_and_qemu(home):
     again = vm.console()
     again.ready()
     assert again.run("cat /disk/file") == (0, ["precious"])
+
+
+def claim_what_was_answered_to_the_guest_survives_the_death_of_its_worker_without_a_flush(home):
+    vm, console = home.booted_guest(disks=("96M,bus=virtio", "64M,bus=virtio"))
+    vm.snapshot()
+    # past the guest's cache, and nothing asks for a flush of the second disk
+    write = "dd if=/dev/urandom of=/dev/vdb bs=4096 count=1 oflag=direct status=none seek=$(((i * 397 + i / 7) % 16384))"
+    assert console.run(f"i=0; while [ $i -lt 60 ]; do {write}; i=$((i + 1)); done")[0] == 0
+    status, lines = console.run("sha256sum /dev/vdb")
+    assert status == 0
+    layer = vm.disk(1)
+    shown = vm.do("show")
+    kill(shown["worker_pid"])
+    kill(shown["qemu_pid"])
+    waiting = home.runtime / "dirty" / f"{layer.stat().st_dev:x}-{layer.stat().st_ino:x}.dirty"
+    assert waiting.exists(), "nothing was left to be put in place"
+    vm.snapshot("after")  # whoever has the VM next puts it in order first
+    assert hashlib.sha256(flattened_by_7zip(layer)).hexdigest() == lines[0].split()[0]
+    assert not list(home.runtime.glob("dirty/*")), "nothing waits any more"
 
 
 main(globals())
