@@ -18,9 +18,20 @@ struct checking {
     const struct progress *progress;
 };
 
+/* A part of the metadata. */
 struct extent {
     uint64_t start, end;
-    uint32_t block; /* UINT32_MAX: no block, but a part of the metadata */
+    bool locator;
+};
+
+/* Where a block lies: all of an image are of one length. */
+struct place {
+    uint32_t entry, block;
+};
+
+struct places {
+    struct place *place; /* by their position in the file, in the end */
+    size_t count, capacity;
 };
 
 static void tell(const struct checking *c, enum disk_fault_kind kind, bool harmless, const char *format, ...)
@@ -51,29 +62,6 @@ static bool check_footers(const struct checking *c, struct err *err)
         tell(c, DISK_FAULT_COPY, true,
              "the copy of the footer at the start differs from the footer at the end");
     return true;
-}
-
-static int by_start(const void *a, const void *b)
-{
-    const struct extent *x = a, *y = b;
-
-    return x->start < y->start ? -1 : x->start > y->start;
-}
-
-static void tell_overlaps(const struct checking *c, struct extent *extents, size_t count)
-{
-    qsort(extents, count, sizeof *extents, by_start);
-    for (size_t i = 1; i < count; i++) {
-        const struct extent *a = &extents[i - 1], *b = &extents[i];
-        if (b->start >= a->end)
-            continue;
-        if (a->block != UINT32_MAX && b->block != UINT32_MAX)
-            tell(c, DISK_FAULT_OVERLAP, false, "blocks %u and %u share space in the file at %llu", a->block,
-                 b->block, (unsigned long long)b->start);
-        else
-            tell(c, DISK_FAULT_OVERLAP, false, "block %u lies over the image's own structures at %llu",
-                 (uint32_t)min_u64(a->block, b->block), (unsigned long long)b->start);
-    }
 }
 
 #define CHUNK_SECTORS 128U
@@ -135,70 +123,95 @@ static bool check_block(const struct checking *c, uint32_t block, uint32_t entry
     return c->vhd->type != VHD_DYNAMIC || check_strays(c, block, entry, bits, err);
 }
 
-static size_t own_extents(const struct vhd *vhd, struct extent *extents)
+#define MAX_OWN (3 + VHD_LOCATORS)
+/* A damaged table can have millions of entries that share one place. */
+#define MAX_TOLD 100
+
+static size_t own_extents(const struct vhd *vhd, struct extent extents[static MAX_OWN])
 {
+    uint64_t table = vhd->header.table_offset;
     size_t count = 0;
 
-    extents[count++] = (struct extent){0, VHD_FOOTER_BYTES, UINT32_MAX};
+    extents[count++] = (struct extent){.start = 0, .end = VHD_FOOTER_BYTES};
     extents[count++] =
-        (struct extent){vhd->footer.data_offset, vhd->footer.data_offset + VHD_HEADER_BYTES, UINT32_MAX};
+        (struct extent){.start = vhd->footer.data_offset, .end = vhd->footer.data_offset + VHD_HEADER_BYTES};
     extents[count++] =
-        (struct extent){vhd->header.table_offset,
-                        vhd->header.table_offset + (uint64_t)vhd->header.table_entries * 4, UINT32_MAX};
+        (struct extent){.start = table, .end = table + (uint64_t)vhd->header.table_entries * 4};
     for (unsigned i = 0; i < VHD_LOCATORS; i++) {
         const struct vhd_locator *locator = &vhd->header.locators[i];
         uint64_t end;
         if (locator->platform != VHD_PLATFORM_NONE && locator->length_bytes > 0 &&
             add_u64(locator->offset, locator->length_bytes, &end) && end <= vhd->file_bytes)
-            extents[count++] = (struct extent){locator->offset, end, UINT32_MAX};
+            extents[count++] = (struct extent){.start = locator->offset, .end = end, .locator = true};
     }
     return count;
 }
 
-struct collecting {
-    const struct checking *checking;
-    struct extent *extents;
-    size_t count, capacity;
-    uint8_t *bits;
-};
+static uint64_t place_end(const struct vhd *vhd, const struct place *place)
+{
+    return vhd_data_offset(vhd, place->entry) + vhd->block_bytes;
+}
+
+/* Of the blocks that lie over it, the first in the file is told. */
+static void tell_over(const struct checking *c, const struct extent *own, const struct places *places)
+{
+    size_t low = 0, high = places->count; /* the first that ends behind the extent's start */
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (place_end(c->vhd, &places->place[middle]) > own->start)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (low < places->count && vhd_bitmap_offset(places->place[low].entry) < own->end)
+        tell(c, DISK_FAULT_OVERLAP, false, "block %u lies over the image's own structures at %llu",
+             places->place[low].block, (unsigned long long)own->start);
+}
+
+static void check_structures(const struct checking *c, const struct places *places)
+{
+    struct extent own[MAX_OWN];
+    size_t count = own_extents(c->vhd, own);
+
+    for (size_t i = 0; i < count; i++) {
+        tell_over(c, &own[i], places);
+        /* Two locators may well say the same. */
+        for (size_t k = 0; k < i; k++)
+            if (own[i].start < own[k].end && own[k].start < own[i].end && !own[k].locator)
+                tell(c, DISK_FAULT_OVERLAP, false, "two of the image's own structures share space at %llu",
+                     (unsigned long long)max_u64(own[i].start, own[k].start));
+    }
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+
+    if (x->entry != y->entry)
+        return x->entry < y->entry ? -1 : 1;
+    return x->block < y->block ? -1 : x->block > y->block;
+}
 
 static bool collect(void *context, uint32_t block, uint32_t entry, struct err *err)
 {
-    struct collecting *collecting = context;
-    const struct checking *c = collecting->checking;
-    uint64_t end = vhd_data_offset(c->vhd, entry) + c->vhd->block_bytes;
+    struct places *places = context;
 
-    if (collecting->count == collecting->capacity) {
-        size_t capacity = collecting->capacity * 2 + 64;
-        struct extent *extents = realloc(collecting->extents, capacity * sizeof *extents);
-        if (!extents)
+    if (places->count == places->capacity) {
+        size_t capacity = places->capacity * 2 + 64;
+        struct place *bigger = realloc(places->place, capacity * sizeof *bigger);
+        if (!bigger)
             return err_oom(err);
-        collecting->extents = extents;
-        collecting->capacity = capacity;
+        places->place = bigger;
+        places->capacity = capacity;
     }
-    collecting->extents[collecting->count++] = (struct extent){vhd_bitmap_offset(entry), end, block};
-    progress_report(c->progress, "check", block, c->vhd->block_count);
-    return c->structures_only || check_block(c, block, entry, collecting->bits, err);
+    places->place[places->count++] = (struct place){.entry = entry, .block = block};
+    return true;
 }
 
-static void collecting_done(struct collecting *collecting)
+static bool collect_all(const struct checking *c, struct places *places, struct err *err)
 {
-    free(collecting->extents);
-    free(collecting->bits);
-}
-
-static bool check_blocks(const struct checking *c, struct err *err)
-{
-    AUTO(collecting_done) struct collecting collecting = {.checking = c, .capacity = 64};
-
-    if (c->vhd->type == VHD_FIXED)
-        return true;
-    collecting.extents = calloc(collecting.capacity, sizeof *collecting.extents);
-    collecting.bits = malloc(c->vhd->bitmap_bytes);
-    if (!collecting.extents || !collecting.bits)
-        return err_oom(err);
-    collecting.count = own_extents(c->vhd, collecting.extents);
-    if (!vhd_bat_each(c->vhd, collect, &collecting, err)) {
+    if (!vhd_bat_each(c->vhd, collect, places, err)) {
         if (err->code != ERR_CORRUPT && err->code != ERR_UNSUPPORTED)
             return false;
         /* The text begins with the path, which the fault has already. */
@@ -208,8 +221,55 @@ static bool check_blocks(const struct checking *c, struct err *err)
         tell(c, DISK_FAULT_OUTSIDE, false, "%.180s", text);
         *err = ERR_INIT;
     }
-    tell_overlaps(c, collecting.extents, collecting.count);
+    if (places->count > 0)
+        qsort(places->place, places->count, sizeof *places->place, by_place);
     return true;
+}
+
+/* In the order of the file. What lies over a block that was looked at is told, not looked at: no part of the
+ * file is read twice. */
+static bool check_places(const struct checking *c, const struct places *places, uint8_t *bits,
+                         struct err *err)
+{
+    uint64_t looked_at = 0;
+    size_t shared = 0;
+
+    for (size_t i = 0; i < places->count; i++) {
+        const struct place *place = &places->place[i];
+        uint64_t start = vhd_bitmap_offset(place->entry);
+        if (i > 0 && start < place_end(c->vhd, place - 1) && shared++ < MAX_TOLD)
+            tell(c, DISK_FAULT_OVERLAP, false, "blocks %u and %u share space in the file at %llu",
+                 place[-1].block, place->block, (unsigned long long)start);
+        if (c->structures_only || start < looked_at)
+            continue;
+        looked_at = place_end(c->vhd, place);
+        progress_report(c->progress, "check", i, places->count);
+        if (!check_block(c, place->block, place->entry, bits, err))
+            return false;
+    }
+    if (shared > MAX_TOLD)
+        tell(c, DISK_FAULT_OVERLAP, false, "%zu more blocks share space in the file", shared - MAX_TOLD);
+    return true;
+}
+
+static void places_done(struct places *places)
+{
+    free(places->place);
+}
+
+static bool check_blocks(const struct checking *c, struct err *err)
+{
+    AUTO(places_done) struct places places = {0};
+
+    if (c->vhd->type == VHD_FIXED)
+        return true;
+    AUTO_FREE uint8_t *bits = malloc(c->vhd->bitmap_bytes);
+    if (!bits)
+        return err_oom(err);
+    if (!collect_all(c, &places, err))
+        return false;
+    check_structures(c, &places);
+    return check_places(c, &places, bits, err);
 }
 
 bool disk_check_image(const struct vhd *vhd, bool structures_only, disk_fault_fn *report, void *context,

@@ -17,8 +17,10 @@
 #define VHD_MAX_SIZE_BYTES      (2040ULL << 30) /* the BAT counts sectors in 32 bits */
 #define VHD_DEFAULT_BLOCK_BYTES (2U << 20)
 #define VHD_BAT_UNALLOCATED     0xFFFFFFFFU
-/* A BAT of more is refused: 1 GiB of blocks of 512 bytes would need it, and nobody writes such images. */
+/* A BAT of more is refused: 32 GiB in blocks of 512 bytes would need it, and nobody writes such images. */
 #define VHD_MAX_TABLE_ENTRIES (64U << 20)
+/* Of the data of new blocks in the file, for disks with such sectors. */
+#define VHD_DATA_ALIGNMENT 4096U
 
 enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
@@ -26,14 +28,14 @@ enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 struct vhd_create_options {
     enum vhd_type type;
     uint64_t size_bytes;  /* multiple of 512; for a differencing image 0 means the parent's */
-    uint32_t block_bytes; /* power of two from 4 KiB to 256 MiB (others read up to 2 MiB); 0: 2 MiB; not for
+    uint32_t block_bytes; /* power of two from 512 to 2 GiB (some programs read 2 MiB only); 0: 2 MiB; not for
                              fixed */
     const char *parent_path; /* differencing only: how we reach the parent now */
 };
 
 /* Creates path (must not exist; mode 0600) complete and durable: data, directory entry's file sync included,
  * the directory itself not (the caller syncs it once for many). On failure nothing is left behind.
- * Errors: ERR_INVALID (size, block size), ERR_EXISTS, ERR_NO_SPACE, ERR_IO, and those of opening the parent.
+ * Errors: ERR_INVALID (size, block size, a size that such blocks cannot hold), ERR_EXISTS, ERR_NO_SPACE, ERR_IO, and those of opening the parent.
  */
 bool vhd_create(const struct io *io, const char *path, const struct vhd_create_options *options,
                 struct err *err) MUST_CHECK;
@@ -103,6 +105,11 @@ bool vhd_bat_each(const struct vhd *vhd, vhd_bat_each_fn *each, void *context, s
  * checked. */
 bool vhd_bat_read(const struct vhd *vhd, uint8_t **ret_bytes, size_t *ret_length, struct err *err) MUST_CHECK;
 uint64_t vhd_bat_file_bytes(const struct vhd *vhd); /* padded */
+/* The largest disk whose blocks, all of them written, have entries in a BAT and places in the file that those
+ * can name. */
+uint64_t vhd_largest_bytes(uint32_t block_bytes);
+/* ERR_INVALID if size_bytes is more than that. */
+bool vhd_blocks_fit(uint64_t size_bytes, uint32_t block_bytes, struct err *err) MUST_CHECK;
 
 /* --- blocks --- */
 static inline uint64_t vhd_bitmap_offset(uint32_t entry)

@@ -6,11 +6,14 @@
 #include "vhd.h"
 
 #include "bytes.h"
+#include "vhd_bitmap.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define CHUNK_BYTES 65536U
+/* Headers, locators, alignment; and again where the parent changed. */
+#define OTHER_BYTES (1U << 20)
 
 static bool overlaps(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
 {
@@ -20,6 +23,26 @@ static bool overlaps(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
 uint64_t vhd_bat_file_bytes(const struct vhd *vhd)
 {
     return round_up((uint64_t)vhd->header.table_entries * 4, VHD_SECTOR);
+}
+
+uint64_t vhd_largest_bytes(uint32_t block_bytes)
+{
+    /* As blocks are appended: the old footer's place, the bitmap, the aligned data; and the entry. */
+    uint64_t each = round_up(VHD_FOOTER_BYTES + vhd_bitmap_bytes(block_bytes), VHD_DATA_ALIGNMENT) +
+                    round_up(block_bytes, VHD_DATA_ALIGNMENT) + 4;
+    uint64_t blocks = ((uint64_t)UINT32_MAX * VHD_SECTOR - OTHER_BYTES) / each;
+
+    return min_u64(min_u64(blocks, VHD_MAX_TABLE_ENTRIES) * block_bytes, VHD_MAX_SIZE_BYTES);
+}
+
+bool vhd_blocks_fit(uint64_t size_bytes, uint32_t block_bytes, struct err *err)
+{
+    uint64_t largest = vhd_largest_bytes(block_bytes);
+
+    if (size_bytes > largest)
+        return err_set(err, ERR_INVALID, "%llu bytes: in blocks of %u a disk can have %llu at most",
+                       (unsigned long long)size_bytes, block_bytes, (unsigned long long)largest);
+    return true;
 }
 
 static bool check_entry(const struct vhd *vhd, uint32_t block, uint32_t entry, struct err *err)

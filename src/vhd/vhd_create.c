@@ -22,8 +22,6 @@
 #define W2RU_SPACE        VHD_LINK_MAX_BYTES
 #define CREATOR_WINDOWS10 0x000A0000U
 #define SYSTEM_WINDOWS    0x5769326BU /* "Wi2k" */
-#define MIN_BLOCK_BYTES   4096U
-#define MAX_BLOCK_BYTES   (256U << 20)
 
 /* All that is known before a byte is written. */
 struct plan {
@@ -51,9 +49,9 @@ static bool check_options(const struct vhd_create_options *options, struct err *
         size > VHD_MAX_SIZE_BYTES)
         return err_set(err, ERR_INVALID, "a size of %llu bytes: a multiple of 512 up to 2040 GiB is possible",
                        (unsigned long long)size);
-    if (block != 0 && (!is_power_of_two(block) || block < MIN_BLOCK_BYTES || block > MAX_BLOCK_BYTES))
+    if (block != 0 && (!is_power_of_two(block) || block < VHD_SECTOR))
         return err_set(err, ERR_INVALID,
-                       "a block size of %u bytes: a power of two from 4 KiB to 256 MiB is possible", block);
+                       "a block size of %u bytes: a power of two from 512 to 2 GiB is possible", block);
     return true;
 }
 
@@ -109,6 +107,8 @@ static bool make_plan(const struct io *io, const char *path, const struct vhd_cr
     if (options->type == VHD_FIXED)
         return true;
     plan->header.block_bytes = options->block_bytes ? options->block_bytes : VHD_DEFAULT_BLOCK_BYTES;
+    if (!vhd_blocks_fit(size, plan->header.block_bytes, err))
+        return err_prefix(err, "%s", path);
     plan->header.table_entries = (uint32_t)div_round_up(size, plan->header.block_bytes);
     if (parent && !vhd_link_make(path, parent, &plan->header, &plan->link, err))
         return false;

@@ -123,9 +123,8 @@ static bool grow_sparse(struct vhd *vhd, uint64_t size, struct err *err)
     struct vhd_footer footer = footer_of(vhd, size);
     uint64_t blocks = div_round_up(size, vhd->block_bytes), end;
 
-    if (blocks > VHD_MAX_TABLE_ENTRIES)
-        return err_set(err, ERR_UNSUPPORTED, "%s: a block size of %u is too small for that size", vhd->path,
-                       vhd->block_bytes);
+    if (!vhd_blocks_fit(size, vhd->block_bytes, err))
+        return err_prefix(err, "%s", vhd->path);
     if (!vhd_bat_each(vhd, clear_hidden, vhd, err) || !io_sync(vhd->file, err))
         return false;
     if (blocks > vhd->header.table_entries) {

@@ -177,7 +177,8 @@ static void bad_options_are_invalid_and_make_nothing(void **state)
         {.type = VHD_DYNAMIC, .size_bytes = 1000},
         {.type = VHD_DYNAMIC, .size_bytes = VHD_MAX_SIZE_BYTES + 512},
         {.type = VHD_DYNAMIC, .size_bytes = SIZE, .block_bytes = 3 << 20},
-        {.type = VHD_DYNAMIC, .size_bytes = SIZE, .block_bytes = 512},
+        {.type = VHD_DYNAMIC, .size_bytes = SIZE, .block_bytes = 256},
+        {.type = VHD_DYNAMIC, .size_bytes = SIZE, .block_bytes = (2U << 20) + 512},
         {.type = VHD_DYNAMIC, .size_bytes = SIZE, .parent_path = "/d/x.vhd"},
         {.type = VHD_DIFFERENCING},
         {.type = (enum vhd_type)5, .size_bytes = SIZE},
@@ -192,6 +193,60 @@ static void bad_options_are_invalid_and_make_nothing(void **state)
     assert_false(vhd_create(lab->io, "/d/e.vhd",
                             &(struct vhd_create_options){.type = VHD_DYNAMIC, .size_bytes = SIZE}, &err));
     assert_int_equal(err.code, ERR_EXISTS);
+}
+
+/* Where the last block would lie if all were written, by the layout that docs/vhd.md tells. */
+static uint64_t last_sector(uint64_t size, uint32_t block_bytes)
+{
+    uint64_t blocks = div_round_up(size, block_bytes);
+    uint64_t bitmap = round_up(div_round_up(block_bytes / 512, 8), 512);
+    uint64_t end = 0x600 + round_up(blocks * 4, 512) + 2 * 65536;
+
+    return (round_up(end, 4096) + blocks * (round_up(512 + bitmap, 4096) + round_up(block_bytes, 4096))) /
+           512;
+}
+
+static void every_block_of_a_disk_that_is_made_can_be_named(void **state)
+{
+    (void)state;
+    for (uint32_t shift = 9; shift < 32; shift++) {
+        uint64_t largest = vhd_largest_bytes(1U << shift);
+        assert_true(last_sector(largest, 1U << shift) < UINT32_MAX);
+        assert_true(div_round_up(largest, 1U << shift) <= VHD_MAX_TABLE_ENTRIES);
+        /* Nothing is refused that would do. */
+        assert_true(largest == VHD_MAX_SIZE_BYTES ||
+                    last_sector(largest + (16 << 20), 1U << shift) >= UINT32_MAX ||
+                    largest >> shift == VHD_MAX_TABLE_ENTRIES);
+    }
+    assert_int_equal(vhd_largest_bytes(2 << 20), VHD_MAX_SIZE_BYTES);
+    assert_int_equal(vhd_largest_bytes(1 << 20), VHD_MAX_SIZE_BYTES);
+}
+
+static void a_disk_too_large_for_its_blocks_is_refused_clearly(void **state)
+{
+    const struct lab *lab = *state;
+    struct vhd_create_options options = {
+        .type = VHD_DYNAMIC, .size_bytes = VHD_MAX_SIZE_BYTES, .block_bytes = 4096};
+    char largest[32];
+
+    assert_int_equal(create_code(lab, options), ERR_INVALID);
+    options.block_bytes = 512 << 10;
+    assert_int_equal(create_code(lab, options), ERR_INVALID);
+    snprintf(largest, sizeof largest, "%llu at most", (unsigned long long)vhd_largest_bytes(512 << 10));
+    assert_non_null(strstr(err.text, largest));
+    options.size_bytes = vhd_largest_bytes(512 << 10);
+    assert_int_equal(create_code(lab, options), ERR_NONE);
+    assert_int_equal(code_of(lab, "/d/n.vhd"), ERR_NONE);
+    assert_false(vhd_resize(lab->io, "/d/n.vhd", VHD_MAX_SIZE_BYTES, &err));
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_non_null(strstr(err.text, largest));
+    /* A child takes its size from the parent, and is looked at as well. */
+    assert_false(vhd_create(lab->io, "/d/c.avhd",
+                            &(struct vhd_create_options){
+                                .type = VHD_DIFFERENCING, .parent_path = "/d/n.vhd", .block_bytes = 4096},
+                            &err));
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_false(io_exists(lab->io, "/d/c.avhd"));
 }
 
 static void a_failure_anywhere_leaves_no_file(void **state)
@@ -507,6 +562,8 @@ int main(void)
         LAB_TEST(differencing_lies_as_windows_10_lays_it),
         LAB_TEST(unique_ids_are_unique),
         LAB_TEST(bad_options_are_invalid_and_make_nothing),
+        LAB_TEST(every_block_of_a_disk_that_is_made_can_be_named),
+        LAB_TEST(a_disk_too_large_for_its_blocks_is_refused_clearly),
         LAB_TEST(a_failure_anywhere_leaves_no_file),
         LAB_TEST(a_damaged_footer_is_served_by_its_copy),
         LAB_TEST(a_damaged_copy_alone_does_no_harm),
