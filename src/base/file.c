@@ -116,6 +116,16 @@ char *path_absolute(const char *path)
     return buf_take_string(&buf);
 }
 
+char *path_rooted(const char *path)
+{
+    AUTO_FREE char *cwd = NULL;
+
+    if (*path == '/')
+        return strdup(path);
+    cwd = getcwd(NULL, 0);
+    return cwd ? path_join(cwd, path) : NULL;
+}
+
 /* The length of what both share, up to a slash boundary. */
 static size_t common_prefix(const char *a, const char *b)
 {
@@ -180,4 +190,20 @@ bool dir_make_all(const struct io *io, const char *path, struct err *err)
     if (io_make_dir(io, path, err))
         return io_sync_dir(io, parent, err);
     return err->sys == EEXIST; /* somebody else was quicker */
+}
+
+#define SOCKET_DIR_MAX 80 /* of the 107 bytes of a socket's path */
+
+bool dir_make_private(char **ret_dir, struct err *err)
+{
+    const char *home = getenv("TMPDIR");
+    bool fits = home && *home == '/' && strlen(home) <= SOCKET_DIR_MAX;
+    AUTO_FREE char *dir = string_printf("%s/bough-XXXXXX", fits ? home : "/tmp");
+
+    if (!dir)
+        return err_oom(err);
+    if (!mkdtemp(dir))
+        return err_sys(err, errno, "make folder %s", dir);
+    *ret_dir = TAKE(dir);
+    return true;
 }

@@ -22,6 +22,8 @@ const char *path_base(const char *path); /* inside path */
 /* The path as absolute, without `.`, `..` and doubled slashes, by text alone. NULL also if there is no
  * working directory. */
 char *path_absolute(const char *path);
+/* The path as absolute and otherwise as it is: a `..` behind a symbolic link keeps its meaning. */
+char *path_rooted(const char *path);
 /* How to reach the absolute path `to` from the absolute directory `dir`: always relative. */
 char *path_relative(const char *dir, const char *to);
 /* Does the absolute, clean path lie in the absolute, clean directory? */
@@ -30,3 +32,5 @@ bool path_is_inside(const char *path, const char *dir);
 void open_files_raise(void);
 /* mkdir with all that lead to it, 0700, for our own homes, durable. What exists is left as it is. */
 bool dir_make_all(const struct io *io, const char *path, struct err *err) MUST_CHECK;
+/* A new folder that nobody else can enter, in $TMPDIR if a socket's name fits in there, else in /tmp. Owned. */
+bool dir_make_private(char **ret_dir, struct err *err) MUST_CHECK;

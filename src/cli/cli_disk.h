@@ -1,11 +1,14 @@
 /* The group `bough disk`: commands on plain image files, with no VM needed.
  *
- * To add one: write `int cmd_disk_VERB(int argc, char **argv)` in a file of its own (argv[0] is the verb;
- * parse with cli_options.h, fail with cli_fail()), declare it here, and add its row to cmd_disk_table.c and
- * its file to meson.build. */
+ * To add one: write `int cmd_disk_VERB(int argc, char **argv)` in a file of its own, declare it here, and add
+ * its row to cmd_disk_table.c and its file to meson.build. */
 #pragma once
 
 #include "cli.h"
+#include "cli_options.h"
+#include "progress.h"
+
+#include <jansson.h>
 
 int cmd_disk(int argc, char **argv);
 int cmd_disk_check(int argc, char **argv);
@@ -18,3 +21,35 @@ int cmd_disk_reconnect(int argc, char **argv);
 int cmd_disk_repair(int argc, char **argv);
 int cmd_disk_resize(int argc, char **argv);
 int cmd_disk_serve(int argc, char **argv);
+
+/* What all of them but `serve` are: a command line, work with a bar that Ctrl-C and SIGTERM cancel, and an answer,
+ * as JSON or for people. */
+struct disk_verb {
+    const struct cli_syntax *syntax;
+    /* What the table of options cannot tell to be wrong: 0, or the status of cli_usage_error(). May be NULL. */
+    int (*check)(void *args, char **operands);
+    /* *ret_answer: a new reference, NULL when out of memory. */
+    bool (*work)(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err);
+    int (*print)(const json_t *answer); /* for people; 0, or the exit status of cli_fail() */
+    /* The exit status that the answer itself stands for. NULL: 0. */
+    int (*status)(const json_t *answer);
+};
+
+/* args: the verb's own struct with its defaults; json: its member for --json. Returns the exit status. Messages name
+ * the first operand. */
+int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *args, const bool *json);
+
+/* --- pieces of the verbs --- */
+/* True if a --block-size is given (not 0) that others would not read: the usage error has been told. */
+bool block_size_is_wrong(uint64_t block_bytes, int *ret_status);
+/* A fault as a row of JSON, and that row as a line behind what (a file, a word). */
+struct disk_fault;
+json_t *fault_json(const struct disk_fault *fault);
+void fault_print(const char *what, const json_t *fault);
+/* The exit status of a list of faults: that of a damaged file if one is not harmless. */
+int faults_status(const json_t *faults);
+/* `what: text`, both escaped. what NULL: the text alone. */
+void line_print(const char *what, const char *text);
+/* A size of the object. */
+uint64_t json_bytes(const json_t *object, const char *key);

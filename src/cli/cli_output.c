@@ -1,6 +1,5 @@
 #include "cli_output.h"
 
-#include "auto.h"
 #include "cli.h"
 #include "cli_text.h"
 
@@ -134,6 +133,8 @@ const char *state_color(const char *state)
         return "green";
     if (strcmp(state, "paused") == 0 || strcmp(state, "saved") == 0)
         return "yellow";
+    if (strncmp(state, "paused: ", 8) == 0) /* and why, not by its user's will */
+        return "red";
     if (strcmp(state, "unmanaged") == 0 || strcmp(state, "damaged") == 0)
         return "red";
     return NULL;
@@ -169,10 +170,24 @@ int table_print(struct libscols_table *table)
     struct err err = ERR_INIT;
 
     fflush(stdout);
-    if (scols_print_table(table) == 0)
+    if (table && scols_print_table(table) == 0)
         return 0;
     (void)err_set(&err, ERR_NO_MEMORY, "out of memory for the table");
     return cli_fail(NULL, &err);
+}
+
+int table_print_rows(const struct output_column *columns, size_t count, const json_t *rows, table_fill_fn *fill)
+{
+    AUTO_TABLE struct libscols_table *table = table_new(columns, count);
+    bool filled = table != NULL;
+    size_t i;
+    const json_t *row;
+
+    json_array_foreach (rows, i, row) {
+        struct libscols_line *line = filled ? scols_table_new_line(table, NULL) : NULL;
+        filled = line && fill(line, row);
+    }
+    return i > 0 ? table_print(filled ? table : NULL) : 0;
 }
 
 bool can_ask(void)

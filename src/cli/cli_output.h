@@ -1,6 +1,7 @@
 /* What commands print: JSON for programs, tables and lines for people, and questions. */
 #pragma once
 
+#include "auto.h"
 #include "err.h"
 
 #include <jansson.h>
@@ -41,8 +42,14 @@ struct output_column {
 /* A table that cuts nothing off and escapes what it is given by table_set(). NULL when out of memory;
  * free by scols_unref_table(). */
 struct libscols_table *table_new(const struct output_column *columns, size_t count);
+AUTO_DEFINE(auto_table_unref, struct libscols_table, scols_unref_table)
+#define AUTO_TABLE AUTO(auto_table_unref)
 bool table_set(struct libscols_line *line, size_t column, const char *text);
+/* Returns the exit status. NULL: it could not be filled for want of memory. */
 int table_print(struct libscols_table *table);
+/* A table with a line for each of the array's rows, which fill fills; nothing at all where there are none. */
+typedef bool table_fill_fn(struct libscols_line *line, const json_t *row);
+int table_print_rows(const struct output_column *columns, size_t count, const json_t *rows, table_fill_fn *fill);
 
 enum answer { ANSWER_NO, ANSWER_YES, ANSWER_CANCEL };
 /* Is there somebody to ask: are standard input and standard error terminals? */

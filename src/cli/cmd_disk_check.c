@@ -1,8 +1,5 @@
 #include "cli_disk.h"
-#include "cli_options.h"
 #include "cli_output.h"
-#include "cli_progress.h"
-#include "cli_text.h"
 #include "disk_tools.h"
 
 #include <stdio.h>
@@ -14,58 +11,41 @@ struct args {
 static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-struct faults {
-    json_t *rows;
-    bool harm;
-};
-
 static void remember(void *context, const struct disk_fault *fault)
 {
-    struct faults *faults = context;
-
-    faults->harm = faults->harm || !fault->harmless;
-    json_array_append_new(faults->rows,
-                          json_pack("{s:o, s:o, s:b}", "file", json_from_text(fault->path), "text",
-                                    json_from_text(fault->text), "harmless", (int)fault->harmless));
+    json_array_append_new(context, fault_json(fault));
 }
 
-static void print_people(const json_t *rows)
+static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err)
+{
+    json_auto_t *faults = json_array();
+
+    (void)args;
+    if (!disk_check(&io_real, operands[0], remember, faults, progress, err))
+        return false;
+    *ret_answer = TAKE(faults);
+    return true;
+}
+
+static int print(const json_t *faults)
 {
     size_t i;
-    const json_t *row;
+    const json_t *fault;
 
-    json_array_foreach (rows, i, row) {
-        text_print(stdout, json_text(row, "file"), TEXT_ONE_LINE);
-        fputs(": ", stdout);
-        text_print(stdout, json_text(row, "text"), TEXT_ONE_LINE);
-        puts(json_is_true(json_object_get(row, "harmless")) ? " (harmless)" : "");
+    json_array_foreach (faults, i, fault) {
+        fault_print(json_text(fault, "file"), fault);
     }
-    if (json_array_size(rows) == 0)
+    if (json_array_size(faults) == 0)
         puts("no fault was found");
+    return 0;
 }
 
-/* The exit status is that of a damaged file if anything is wrong that is not harmless. */
 int cmd_disk_check(int argc, char **argv)
 {
+    static const struct disk_verb VERB = {
+        .syntax = &SYNTAX, .work = work, .print = print, .status = faults_status};
     struct args args = {0};
-    struct cli_operands operands;
-    struct cli_progress progress;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    json_auto_t *rows = json_array();
-    struct faults faults = {.rows = rows};
-    cli_progress_begin(&progress, "check");
-    bool ok = disk_check(&io_real, operands.items[0], remember, &faults, &progress.progress, &err);
-    cli_progress_end(&progress);
-    if (!ok)
-        return cli_fail(operands.items[0], &err);
-    status = 0;
-    if (args.json)
-        status = output_json(rows);
-    else
-        print_people(rows);
-    return faults.harm ? err_exit_status(ERR_CORRUPT) : status;
+    return disk_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -1,48 +1,96 @@
+#include "buf.h"
+#include "bytes.h"
 #include "cli_disk.h"
-#include "cli_options.h"
-#include "cli_progress.h"
-#include "disk_tools.h"
-#include "file.h"
+#include "cli_output.h"
+#include "convert.h"
+
+#include <stdio.h>
 
 struct args {
-    bool fixed;
+    const char *format, *source_format;
     uint64_t block_bytes;
+    bool trust_source, json;
+    /* By the names above and the operands: */
+    enum image_format from_format, to_format;
 };
 
 static const struct cli_option OPTIONS[] = {
-    {"fixed", CLI_FLAG, offsetof(struct args, fixed), NULL, "a fixed image instead of a dynamic one"},
-    {"block-size", CLI_SIZE, offsetof(struct args, block_bytes), "SIZE", "512K, 1M, 2M (the default) or 4M"},
+    {"format", CLI_TEXT, offsetof(struct args, format), "FORMAT",
+     "of TO: dynamic or fixed (both VHD), raw, qcow2, vmdk, vdi, vhdx; without it by TO's name"},
+    {"block-size", CLI_SIZE, offsetof(struct args, block_bytes), "SIZE",
+     "of a dynamic VHD: 512K, 1M, 2M (the default) or 4M"},
+    {"source-format", CLI_TEXT, offsetof(struct args, source_format), "FORMAT",
+     "of FROM: vhd, raw, qcow2, vmdk, vdi, vhdx; without it by FROM's content"},
+    {"trust-source", CLI_FLAG, offsetof(struct args, trust_source), NULL,
+     "read the other files too that FROM names: a qcow2's backing file, a vmdk's extents"},
+    CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, 2};
 
-static bool convert(const char *from, const char *to, const struct args *args, struct err *err)
+static int check(void *values, char **operands)
 {
-    AUTO_FREE char *dir = path_dir(to);
-    struct cli_progress progress;
+    struct args *args = values;
+    int status = 0;
 
-    if (!dir)
-        return err_oom(err);
-    cli_progress_begin(&progress, "convert");
-    bool ok = disk_convert(&io_real, from, to, args->fixed ? VHD_FIXED : VHD_DYNAMIC,
-                           (uint32_t)args->block_bytes, &progress.progress, err);
-    cli_progress_end(&progress);
-    return ok && io_sync_dir(&io_real, dir, err);
+    if (args->source_format) {
+        args->from_format = image_source_by_name(args->source_format);
+        if (args->from_format == IMAGE_UNKNOWN)
+            return cli_usage_error("--source-format: '%s' is not %s", args->source_format, image_source_names());
+    }
+    args->to_format =
+        args->format ? image_target_by_name(args->format) : image_target_of_path(operands[1]);
+    if (args->to_format == IMAGE_UNKNOWN && args->format)
+        return cli_usage_error("--format: '%s' is not %s", args->format, image_target_names());
+    if (args->to_format == IMAGE_UNKNOWN)
+        return cli_usage_error("the name '%s' tells no format: give --format", operands[1]);
+    if (args->block_bytes != 0 && args->to_format != IMAGE_DYNAMIC)
+        return cli_usage_error("--block-size goes only with a dynamic VHD");
+    (void)block_size_is_wrong(args->block_bytes, &status);
+    return status;
+}
+
+static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err)
+{
+    const struct args *args = values;
+    const struct convert_options options = {.from = operands[0],
+                                            .to = operands[1],
+                                            .from_format = args->from_format,
+                                            .to_format = args->to_format,
+                                            .block_bytes = (uint32_t)args->block_bytes,
+                                            .trust_source = args->trust_source};
+    struct convert_result result;
+
+    if (!convert_image(&io_real, &options, progress, &result, err))
+        return false;
+    *ret_answer = json_pack(
+        "{s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:I}", "source", json_from_text(operands[0]), "source_format",
+        image_format_name(result.from_format), "file", json_from_text(operands[1]), "format",
+        image_format_name(args->to_format), "size_bytes", (json_int_t)result.size_bytes, "added_bytes",
+        (json_int_t)result.added_bytes, "file_bytes", (json_int_t)result.file_bytes, "file_allocated_bytes",
+        (json_int_t)result.file_allocated_bytes);
+    return true;
+}
+
+static int print(const json_t *answer)
+{
+    uint64_t added = json_bytes(answer, "added_bytes");
+    char size[16], taken[16];
+    AUTO_FREE char *text =
+        string_printf("%s, %s, takes %s", json_text(answer, "format"),
+                      size_format(json_bytes(answer, "size_bytes"), size),
+                      size_format(json_bytes(answer, "file_allocated_bytes"), taken));
+
+    line_print(json_text(answer, "file"), text ? text : "");
+    if (added > 0)
+        printf("the source is no multiple of 512 bytes: %u zeros were added\n", (unsigned)added);
+    return 0;
 }
 
 int cmd_disk_convert(int argc, char **argv)
 {
+    static const struct disk_verb VERB = {.syntax = &SYNTAX, .check = check, .work = work, .print = print};
     struct args args = {0};
-    struct cli_operands operands;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (args.fixed && args.block_bytes != 0)
-        return cli_usage_error("--fixed goes not with --block-size");
-    if (args.block_bytes != 0 && (args.block_bytes < 512U << 10 || args.block_bytes > 4U << 20))
-        return cli_usage_error("a block size is from 512K to 4M");
-    if (convert(operands.items[0], operands.items[1], &args, &err))
-        return 0;
-    return cli_fail(operands.items[0], &err);
+    return disk_verb_run(&VERB, argc, argv, &args, &args.json);
 }

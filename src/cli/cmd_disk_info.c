@@ -1,10 +1,7 @@
 #include "bytes.h"
 #include "cli_disk.h"
-#include "cli_options.h"
 #include "cli_output.h"
 #include "disk.h"
-
-#include <stdio.h>
 
 struct args {
     bool json;
@@ -12,8 +9,6 @@ struct args {
 
 static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
-
-AUTO_DEFINE(auto_table_unref, struct libscols_table, scols_unref_table)
 
 static json_t *layer_json(const struct disk_layer *layer)
 {
@@ -23,7 +18,7 @@ static json_t *layer_json(const struct disk_layer *layer)
     vhd_id_format(layer->id, id);
     vhd_id_format(layer->parent_id, parent_id);
     return json_pack(
-        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, s:b, s:b}", "path", json_from_text(layer->path),
+        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, s:b, s:b}", "file", json_from_text(layer->path),
         "type", vhd_type_name(layer->type), "size_bytes", (json_int_t)layer->size_bytes, "block_bytes",
         (json_int_t)layer->block_bytes, "allocated_blocks", (json_int_t)layer->allocated_blocks, "file_bytes",
         (json_int_t)layer->file_bytes, "file_allocated_bytes", (json_int_t)layer->file_allocated_bytes, "id",
@@ -31,44 +26,45 @@ static json_t *layer_json(const struct disk_layer *layer)
         "parent_time_differs", (int)layer->parent_time_differs);
 }
 
-static int print_json(const struct disk *disk)
+static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err)
 {
-    json_auto_t *value = json_pack("{s:I, s:I, s:[]}", "size_bytes", (json_int_t)disk_size_bytes(disk),
-                                   "depth", (json_int_t)disk_depth(disk), "layers");
-    struct err err = ERR_INIT;
+    struct disk_options options = {.io = &io_real};
+    AUTO_DISK struct disk *disk = NULL;
 
+    (void)args, (void)progress;
+    if (!disk_open(operands[0], &options, &disk, err))
+        return false;
+    json_auto_t *answer = json_pack("{s:I, s:I, s:[]}", "size_bytes", (json_int_t)disk_size_bytes(disk),
+                                    "depth", (json_int_t)disk_depth(disk), "layers");
     for (size_t i = 0; i < disk_depth(disk); i++) {
         struct disk_layer layer;
         disk_layer_get(disk, i, &layer);
-        if (json_array_append_new(json_object_get(value, "layers"), layer_json(&layer)) != 0) {
-            (void)err_oom(&err);
-            return cli_fail(NULL, &err);
-        }
+        if (json_array_append_new(json_object_get(answer, "layers"), layer_json(&layer)) != 0)
+            return err_oom(err);
     }
-    return output_json(value);
+    *ret_answer = TAKE(answer);
+    return true;
 }
 
-static bool add_line(struct libscols_table *table, const struct disk_layer *layer)
+static bool layer_fill(struct libscols_line *line, const json_t *layer)
 {
-    struct libscols_line *line = scols_table_new_line(table, NULL);
-    char size[16], block[16], taken[16], id[2 * VHD_ID_SIZE + 1];
+    char size[16], block[16], taken[16];
+    uint64_t block_bytes = json_bytes(layer, "block_bytes");
+    const char *note = json_is_true(json_object_get(layer, "needs_repair")) ? "footer to be repaired"
+                       : json_is_true(json_object_get(layer, "parent_time_differs")) ? "parent's time differs"
+                                                                                     : "";
 
-    if (!line)
-        return false;
-    size_format(layer->size_bytes, size);
-    size_format(layer->block_bytes, block);
-    size_format(layer->file_allocated_bytes, taken);
-    vhd_id_format(layer->id, id);
-    const char *note = layer->needs_repair          ? "footer to be repaired"
-                       : layer->parent_time_differs ? "parent's time differs"
-                                                    : "";
-    return table_set(line, 0, layer->path) && table_set(line, 1, vhd_type_name(layer->type)) &&
-           table_set(line, 2, size) && table_set(line, 3, layer->block_bytes ? block : "") &&
-           table_set(line, 4, taken) && table_set(line, 5, id) && table_set(line, 6, note);
+    size_format(json_bytes(layer, "size_bytes"), size);
+    size_format(block_bytes, block);
+    size_format(json_bytes(layer, "file_allocated_bytes"), taken);
+    return table_set(line, 0, json_text(layer, "file")) && table_set(line, 1, json_text(layer, "type")) &&
+           table_set(line, 2, size) && table_set(line, 3, block_bytes ? block : "") &&
+           table_set(line, 4, taken) && table_set(line, 5, json_text(layer, "id")) && table_set(line, 6, note);
 }
 
 /* The chain from the top to the base. */
-static int print_table(const struct disk *disk)
+static int print(const json_t *answer)
 {
     static const struct output_column COLUMNS[] = {{"FILE", 0},
                                                    {"TYPE", 0},
@@ -77,33 +73,14 @@ static int print_table(const struct disk *disk)
                                                    {"TAKEN", SCOLS_FL_RIGHT},
                                                    {"ID", 0},
                                                    {"NOTE", 0}};
-    AUTO(auto_table_unref) struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
-    bool filled = table != NULL;
-    struct err err = ERR_INIT;
 
-    for (size_t i = 0; filled && i < disk_depth(disk); i++) {
-        struct disk_layer layer;
-        disk_layer_get(disk, i, &layer);
-        filled = add_line(table, &layer);
-    }
-    if (filled)
-        return table_print(table);
-    (void)err_oom(&err);
-    return cli_fail(NULL, &err);
+    return table_print_rows(COLUMNS, ARRAY_SIZE(COLUMNS), json_object_get(answer, "layers"), layer_fill);
 }
 
 int cmd_disk_info(int argc, char **argv)
 {
+    static const struct disk_verb VERB = {.syntax = &SYNTAX, .work = work, .print = print};
     struct args args = {0};
-    struct cli_operands operands;
-    struct disk_options options = {.io = &io_real};
-    AUTO_DISK struct disk *disk = NULL;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!disk_open(operands.items[0], &options, &disk, &err))
-        return cli_fail(operands.items[0], &err);
-    return args.json ? print_json(disk) : print_table(disk);
+    return disk_verb_run(&VERB, argc, argv, &args, &args.json);
 }

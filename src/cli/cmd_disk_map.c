@@ -1,5 +1,4 @@
 #include "cli_disk.h"
-#include "cli_options.h"
 #include "cli_output.h"
 #include "disk.h"
 
@@ -12,18 +11,7 @@ struct args {
 static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-AUTO_DEFINE(auto_table_unref, struct libscols_table, scols_unref_table)
-
-static const struct output_column COLUMNS[] = {
-    {"START", SCOLS_FL_RIGHT}, {"LENGTH", SCOLS_FL_RIGHT}, {"FILE", 0}, {"OFFSET", SCOLS_FL_RIGHT}};
-
-/* One of both is filled. */
-struct output {
-    json_t *rows;
-    struct libscols_table *table;
-};
-
-static bool add_json(json_t *rows, uint64_t start, const struct disk_piece *piece)
+static bool add_row(json_t *rows, uint64_t start, const struct disk_piece *piece)
 {
     json_t *row = json_pack("{s:I, s:I}", "start", (json_int_t)start, "length", (json_int_t)piece->length);
 
@@ -36,34 +24,20 @@ static bool add_json(json_t *rows, uint64_t start, const struct disk_piece *piec
     return json_array_append_new(rows, row) == 0;
 }
 
-static bool add_line(struct libscols_table *table, uint64_t start, const struct disk_piece *piece)
-{
-    struct libscols_line *line = scols_table_new_line(table, NULL);
-    char number[24];
-
-    if (!line)
-        return false;
-    snprintf(number, sizeof number, "%llu", (unsigned long long)start);
-    if (!table_set(line, 0, number))
-        return false;
-    snprintf(number, sizeof number, "%llu", (unsigned long long)piece->length);
-    if (!table_set(line, 1, number) || !table_set(line, 2, piece->file ? piece->file->path : "(zeros)"))
-        return false;
-    snprintf(number, sizeof number, "%llu", (unsigned long long)piece->file_offset);
-    return table_set(line, 3, piece->file ? number : "");
-}
-
-static bool collect(struct disk *disk, const struct output *output, struct err *err)
+static bool collect(struct disk *disk, json_t *rows, const struct progress *progress, struct err *err)
 {
     struct disk_piece pieces[64];
+    uint64_t size = disk_size_bytes(disk);
     size_t count;
 
-    for (uint64_t start = 0; start < disk_size_bytes(disk);) {
-        if (!disk_map(disk, start, disk_size_bytes(disk) - start, pieces, ARRAY_SIZE(pieces), &count, err))
+    for (uint64_t start = 0; start < size;) {
+        progress_report(progress, "map", start, size);
+        if (progress_cancelled(progress))
+            return err_set(err, ERR_CANCELLED, "cancelled");
+        if (!disk_map(disk, start, size - start, pieces, ARRAY_SIZE(pieces), &count, err))
             return false;
         for (size_t i = 0; i < count; i++) {
-            if (!(output->table ? add_line(output->table, start, &pieces[i])
-                                : add_json(output->rows, start, &pieces[i])))
+            if (!add_row(rows, start, &pieces[i]))
                 return err_oom(err);
             start += pieces[i].length;
         }
@@ -71,28 +45,49 @@ static bool collect(struct disk *disk, const struct output *output, struct err *
     return true;
 }
 
-static bool map(const char *path, const struct output *output, struct err *err)
+static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err)
 {
     struct disk_options options = {.io = &io_real};
     AUTO_DISK struct disk *disk = NULL;
+    json_auto_t *rows = json_array();
 
-    return disk_open(path, &options, &disk, err) && collect(disk, output, err);
+    (void)args;
+    if (!disk_open(operands[0], &options, &disk, err) || !collect(disk, rows, progress, err))
+        return false;
+    *ret_answer = TAKE(rows);
+    return true;
+}
+
+static bool set_number(struct libscols_line *line, size_t column, const json_t *number)
+{
+    char text[24];
+
+    snprintf(text, sizeof text, "%lld", (long long)json_integer_value(number));
+    return table_set(line, column, json_is_integer(number) ? text : "");
+}
+
+static bool row_fill(struct libscols_line *line, const json_t *row)
+{
+    const char *file = json_string_value(json_object_get(row, "file"));
+
+    return set_number(line, 0, json_object_get(row, "start")) &&
+           set_number(line, 1, json_object_get(row, "length")) && table_set(line, 2, file ? file : "(zeros)") &&
+           set_number(line, 3, json_object_get(row, "offset"));
+}
+
+static int print(const json_t *rows)
+{
+    static const struct output_column COLUMNS[] = {
+        {"START", SCOLS_FL_RIGHT}, {"LENGTH", SCOLS_FL_RIGHT}, {"FILE", 0}, {"OFFSET", SCOLS_FL_RIGHT}};
+
+    return table_print_rows(COLUMNS, ARRAY_SIZE(COLUMNS), rows, row_fill);
 }
 
 int cmd_disk_map(int argc, char **argv)
 {
+    static const struct disk_verb VERB = {.syntax = &SYNTAX, .work = work, .print = print};
     struct args args = {0};
-    struct cli_operands operands;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    json_auto_t *rows = json_array();
-    AUTO(auto_table_unref)
-    struct libscols_table *table = args.json ? NULL : table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
-    struct output output = {.rows = rows, .table = table};
-    if (!map(operands.items[0], &output, &err))
-        return cli_fail(operands.items[0], &err);
-    return args.json ? output_json(rows) : table_print(table);
+    return disk_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -1,12 +1,8 @@
+#include "buf.h"
 #include "bytes.h"
 #include "cli_disk.h"
-#include "cli_options.h"
 #include "cli_output.h"
-#include "cli_progress.h"
-#include "cli_text.h"
 #include "disk_tools.h"
-
-#include <stdio.h>
 
 struct args {
     bool into_base, json;
@@ -22,54 +18,55 @@ static const struct cli_option OPTIONS[] = {
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-static int tell_json(const char *top, const struct args *args, const struct disk_merge_result *result)
+static json_t *answer_of(const char *top, const struct args *args, const struct disk_merge_result *result)
 {
-    json_auto_t *value =
+    json_auto_t *answer =
         json_pack("{s:o, s:I, s:[], s:o}", "parent", json_from_text(result->parent_path), "copied_bytes",
                   (json_int_t)result->copied_bytes, "children", "removable", json_from_text(top));
 
     for (size_t i = 0; i < args->children.count; i++)
-        json_array_append_new(json_object_get(value, "children"), json_from_text(args->children.items[i]));
-    return output_json(value);
+        json_array_append_new(json_object_get(answer, "children"), json_from_text(args->children.items[i]));
+    return TAKE(answer);
 }
 
-static int tell(const char *top, const struct args *args, const struct disk_merge_result *result)
+static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err)
 {
-    char size[16];
+    const struct args *args = values;
+    const struct disk_merge_options options = {.into_base = args->into_base,
+                                               .children = args->children.items,
+                                               .child_count = args->children.count};
+    struct disk_merge_result result;
 
-    if (args->json)
-        return tell_json(top, args, result);
-    text_print(stdout, result->parent_path, TEXT_ONE_LINE);
-    printf(": now holds what the merged image held, %s\n", size_format(result->copied_bytes, size));
-    for (size_t i = 0; i < args->children.count; i++) {
-        text_print(stdout, args->children.items[i], TEXT_ONE_LINE);
-        puts(": has it as its parent");
+    if (!disk_merge(&io_real, operands[0], &options, progress, &result, err))
+        return false;
+    *ret_answer = answer_of(operands[0], args, &result);
+    free(result.parent_path);
+    return true;
+}
+
+static int print(const json_t *answer)
+{
+    const json_t *children = json_object_get(answer, "children"), *child;
+    char size[16];
+    AUTO_FREE char *text = string_printf("now holds what the merged image held, %s",
+                                         size_format(json_bytes(answer, "copied_bytes"), size));
+    size_t i;
+
+    line_print(json_text(answer, "parent"), text ? text : "");
+    json_array_foreach (children, i, child) {
+        line_print(json_string_value(child), "has it as its parent");
     }
-    text_print(stdout, top, TEXT_ONE_LINE);
-    puts(args->children.count > 0 ? ": can be removed, if no image but these had it as its parent"
-                                  : ": can be removed, if no image has it as its parent");
+    line_print(json_text(answer, "removable"),
+               json_array_size(children) > 0 ? "can be removed, if no image but these had it as its parent"
+                                             : "can be removed, if no image has it as its parent");
     return 0;
 }
 
 int cmd_disk_merge(int argc, char **argv)
 {
+    static const struct disk_verb VERB = {.syntax = &SYNTAX, .work = work, .print = print};
     struct args args = {0};
-    struct disk_merge_result result = {0};
-    struct cli_operands operands;
-    struct cli_progress progress;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    struct disk_merge_options options = {
-        .into_base = args.into_base, .children = args.children.items, .child_count = args.children.count};
-    cli_progress_begin(&progress, "merge");
-    bool ok = disk_merge(&io_real, operands.items[0], &options, &progress.progress, &result, &err);
-    cli_progress_end(&progress);
-    if (!ok)
-        return cli_fail(operands.items[0], &err);
-    status = tell(operands.items[0], &args, &result);
-    free(result.parent_path);
-    return status;
+    return disk_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -1,8 +1,5 @@
 #include "cli_disk.h"
-#include "cli_options.h"
 #include "cli_output.h"
-#include "cli_progress.h"
-#include "cli_text.h"
 #include "disk_tools.h"
 
 #include <stdio.h>
@@ -14,71 +11,55 @@ struct args {
 static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-/* Both lists are of rows as they are printed. */
-struct outcome {
-    json_t *repaired, *faults;
-    bool harm;
-};
-
 static void remember_repair(void *context, const char *text)
 {
-    struct outcome *outcome = context;
-
-    json_array_append_new(outcome->repaired, json_from_text(text));
+    json_array_append_new(json_object_get(context, "repaired"), json_from_text(text));
 }
 
 static void remember_fault(void *context, const struct disk_fault *fault)
 {
-    struct outcome *outcome = context;
-
-    outcome->harm = outcome->harm || !fault->harmless;
-    json_array_append_new(outcome->faults, json_pack("{s:o, s:b}", "text", json_from_text(fault->text),
-                                                     "harmless", (int)fault->harmless));
+    json_array_append_new(json_object_get(context, "faults"), fault_json(fault));
 }
 
-static void print_people(const struct outcome *outcome)
+static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+                 struct err *err)
 {
+    json_auto_t *answer = json_pack("{s:[], s:[]}", "repaired", "faults");
+
+    (void)args;
+    if (!disk_repair(&io_real, operands[0], remember_repair, remember_fault, answer, progress, err))
+        return false;
+    *ret_answer = TAKE(answer);
+    return true;
+}
+
+static int print(const json_t *answer)
+{
+    const json_t *repaired = json_object_get(answer, "repaired"), *faults = json_object_get(answer, "faults");
     size_t i;
     const json_t *row;
 
-    json_array_foreach (outcome->repaired, i, row) {
-        fputs("repaired: ", stdout);
-        text_print(stdout, json_string_value(row), TEXT_ONE_LINE);
-        puts("");
+    json_array_foreach (repaired, i, row) {
+        line_print("repaired", json_string_value(row));
     }
-    json_array_foreach (outcome->faults, i, row) {
-        fputs("not repaired: ", stdout);
-        text_print(stdout, json_text(row, "text"), TEXT_ONE_LINE);
-        puts(json_is_true(json_object_get(row, "harmless")) ? " (harmless)" : "");
+    json_array_foreach (faults, i, row) {
+        fault_print("not repaired", row);
     }
-    if (json_array_size(outcome->repaired) + json_array_size(outcome->faults) == 0)
+    if (json_array_size(repaired) + json_array_size(faults) == 0)
         puts("there is nothing to repair");
+    return 0;
 }
 
-/* The exit status is that of a damaged file if anything is left that is not harmless. */
+static int status(const json_t *answer)
+{
+    return faults_status(json_object_get(answer, "faults"));
+}
+
 int cmd_disk_repair(int argc, char **argv)
 {
+    static const struct disk_verb VERB = {
+        .syntax = &SYNTAX, .work = work, .print = print, .status = status};
     struct args args = {0};
-    struct cli_operands operands;
-    struct cli_progress progress;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    json_auto_t *value = json_pack("{s:[], s:[]}", "repaired", "faults");
-    struct outcome outcome = {.repaired = json_object_get(value, "repaired"),
-                              .faults = json_object_get(value, "faults")};
-    cli_progress_begin(&progress, "repair");
-    bool ok = disk_repair(&io_real, operands.items[0], remember_repair, remember_fault, &outcome,
-                          &progress.progress, &err);
-    cli_progress_end(&progress);
-    if (!ok)
-        return cli_fail(operands.items[0], &err);
-    status = 0;
-    if (args.json)
-        status = output_json(value);
-    else
-        print_people(&outcome);
-    return outcome.harm ? err_exit_status(ERR_CORRUPT) : status;
+    return disk_verb_run(&VERB, argc, argv, &args, &args.json);
 }

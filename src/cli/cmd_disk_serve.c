@@ -1,11 +1,10 @@
 /* `bough disk serve`: a chain for other tools, over NBD, until a signal ends it. */
-#include "buf.h"
 #include "cli_disk.h"
-#include "cli_options.h"
 #include "cli_output.h"
 #include "engine.h"
+#include "file.h"
+#include "nbd_uri.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,51 +35,18 @@ AUTO_DEFINE(auto_directory_remove, char, directory_remove)
 /* The socket's path, owned, NULL on failure; *ret_directory is set if one was made for it. */
 static char *socket_choose(const struct args *args, char **ret_directory, struct err *err)
 {
-    const char *home = getenv("TMPDIR");
-    char *path = NULL;
-
-    if (args->socket) {
-        path = strdup(args->socket);
-    } else {
-        AUTO_FREE char *directory = string_printf("%s/bough-XXXXXX", home && *home ? home : "/tmp");
-        if (directory && !mkdtemp(directory)) {
-            (void)err_sys(err, errno, "%s", directory);
-            return NULL;
-        }
-        path = directory ? string_printf("%s/nbd", directory) : NULL;
-        *ret_directory = TAKE(directory);
-    }
+    if (!args->socket && !dir_make_private(ret_directory, err))
+        return NULL;
+    char *path = args->socket ? strdup(args->socket) : path_join(*ret_directory, "nbd");
     if (!path)
         (void)err_oom(err);
     return path;
 }
 
-/* What other tools take: nbd+unix:///NAME?socket=PATH. All but the plainest characters are escaped. */
-static bool escape(struct buf *uri, const char *text)
-{
-    bool ok = true;
-
-    for (const char *c = text; *c && ok; c++) {
-        bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9');
-        plain = plain || strchr("/-._~", *c);
-        ok = plain ? buf_append(uri, c, 1) : buf_printf(uri, "%%%02X", (unsigned char)*c);
-    }
-    return ok;
-}
-
-static char *uri_of(const char *name, const char *socket_path)
-{
-    AUTO_BUF struct buf uri = BUF_INIT;
-    bool ok = buf_printf(&uri, "nbd+unix:///") && escape(&uri, name) && buf_printf(&uri, "?socket=") &&
-              escape(&uri, socket_path);
-
-    return ok ? buf_take_string(&uri) : NULL;
-}
-
 static int announce(const struct args *args, const char *socket_path, uint64_t size_bytes)
 {
     const char *name = args->name ? args->name : "";
-    AUTO_FREE char *uri = uri_of(name, socket_path);
+    AUTO_FREE char *uri = nbd_uri(name, socket_path);
     int status = 0;
 
     if (!uri)

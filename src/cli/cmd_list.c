@@ -15,7 +15,6 @@ static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 0, 0};
 
 AUTO_DEFINE(auto_names_free, char *, store_list_free)
-AUTO_DEFINE(auto_table_unref, struct libscols_table, scols_unref_table)
 
 /* One VM as {"name", "guid", "state", "memory_bytes", "cpus", "snapshots"}. */
 static bool row_get(const char *name, json_t **ret_row, struct err *err)
@@ -53,14 +52,13 @@ static json_t *rows_get(char *const *names, int *ret_status)
     return rows;
 }
 
-static bool row_print(struct libscols_table *table, const json_t *row)
+static bool row_fill(struct libscols_line *line, const json_t *row)
 {
     const char *state = json_text(row, "state");
     char size[16], number[24];
-    struct libscols_line *line = scols_table_new_line(table, NULL);
     bool known = json_object_get(row, "error") == NULL;
 
-    if (!line || !table_set(line, 0, json_text(row, "name")) || !table_set(line, 1, state))
+    if (!table_set(line, 0, json_text(row, "name")) || !table_set(line, 1, state))
         return false;
     if (state_color(state) && scols_cell_set_color(scols_line_get_cell(line, 1), state_color(state)) != 0)
         return false;
@@ -81,19 +79,8 @@ static int rows_print(const json_t *rows)
                                                    {"MEMORY", SCOLS_FL_RIGHT},
                                                    {"CPUS", SCOLS_FL_RIGHT},
                                                    {"SNAPSHOTS", SCOLS_FL_RIGHT}};
-    AUTO(auto_table_unref) struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
-    struct err err = ERR_INIT;
-    bool filled = table != NULL;
-    size_t i;
-    json_t *row;
 
-    json_array_foreach (rows, i, row) {
-        filled = filled && row_print(table, row);
-    }
-    if (filled)
-        return json_array_size(rows) > 0 ? table_print(table) : 0;
-    (void)err_oom(&err);
-    return cli_fail(NULL, &err);
+    return table_print_rows(COLUMNS, ARRAY_SIZE(COLUMNS), rows, row_fill);
 }
 
 int cmd_list(int argc, char **argv)

@@ -13,8 +13,6 @@ struct args {
 static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-AUTO_DEFINE(auto_table_unref, struct libscols_table, scols_unref_table)
-
 enum { COLUMN_NAME, COLUMN_CREATED, COLUMN_STATE, COLUMN_DISKS, COLUMN_MEMORY, COLUMN_ID };
 
 /* --- for programs --- */
@@ -134,15 +132,12 @@ static int tree_print_table(const struct tree *tree, const char *state)
         [COLUMN_MEMORY] = {"MEMORY", SCOLS_FL_RIGHT},
         [COLUMN_ID] = {"ID", 0},
     };
-    AUTO(auto_table_unref) struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
+    AUTO_TABLE struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
     struct libscols_line *root = table ? scols_table_new_line(table, NULL) : NULL;
     const struct guid none = {""};
-    struct err err = ERR_INIT;
+    bool filled = root && table_set(root, COLUMN_NAME, tree->vm->name) && branch_add(table, root, tree, &none, state);
 
-    if (root && table_set(root, COLUMN_NAME, tree->vm->name) && branch_add(table, root, tree, &none, state))
-        return table_print(table);
-    (void)err_oom(&err);
-    return cli_fail(tree->vm->name, &err);
+    return table_print(filled ? table : NULL);
 }
 
 int cmd_tree(int argc, char **argv)

@@ -36,12 +36,6 @@ bool disk_check(const struct io *io, const char *top_path, disk_fault_fn *report
 bool disk_reconnect(const struct io *io, const char *path, const char *parent_path, bool force,
                     struct err *err) MUST_CHECK;
 
-/* What the chain holds as one image of its own, fixed or dynamic, without a parent: to must not exist; it is
- * durable on return, its folder's entry aside. block_bytes 0: 2 MiB; not for fixed. Blocks of zeros are left
- * out of a dynamic one. On failure, ERR_CANCELLED too, nothing is left behind. */
-bool disk_convert(const struct io *io, const char *from, const char *to, enum vhd_type type,
-                  uint32_t block_bytes, const struct progress *progress, struct err *err) MUST_CHECK;
-
 /* Puts in order what provably can be, in the image at path alone (its parent need not be there): the footer at
  * the end from its copy, with what a crash left behind the end cut off; the copy from the footer. Calls done
  * for each repair, then checks the image, and calls report for each fault that is left: those are not guessed

@@ -89,7 +89,7 @@ def claim_a_moved_parent_is_reconnected(home):
     home.refused(NOT_FOUND, "disk", "info", child)
     home.refused(INVALID, "disk", "reconnect", child, child, "--force")
     home.bough("disk", "reconnect", child, moved)
-    assert home.json("disk", "info", child)["layers"][1]["path"] == str(moved)
+    assert home.json("disk", "info", child)["layers"][1]["file"] == str(moved)
     assert home.json("disk", "check", child) == []
     home.refused(INVALID, "disk", "reconnect", moved, child, says="has no parent")
     other = home.dir / "other.vhd"
@@ -98,7 +98,7 @@ def claim_a_moved_parent_is_reconnected(home):
     home.refused(MISMATCH, "disk", "reconnect", child, other, says="[0-9a-f]{32}")
     assert child.read_bytes() == before
     home.bough("disk", "reconnect", child, other, "--force")
-    assert home.json("disk", "info", child)["layers"][1]["path"] == str(other)
+    assert home.json("disk", "info", child)["layers"][1]["file"] == str(other)
 
 
 def claim_convert_makes_one_image_of_a_chain(home):
@@ -106,7 +106,7 @@ def claim_convert_makes_one_image_of_a_chain(home):
     raw.write_bytes(b"".join(bytes([i % 7]) * 512 for i in range(9000)))
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, base], check=True)
     home.bough("disk", "create", child, "--parent", base)
-    for name, options in (("d.vhd", []), ("s.vhd", ["--block-size", "512K"]), ("f.vhd", ["--fixed"])):
+    for name, options in (("d.vhd", []), ("s.vhd", ["--block-size", "512K"]), ("f.vhd", ["--format", "fixed"])):
         image, back = home.dir / name, home.dir / (name + ".raw")
         home.bough("disk", "convert", child, image, *options)
         assert home.json("disk", "info", image)["depth"] == 1
@@ -167,7 +167,7 @@ def claim_a_merge_keeps_what_is_seen(home):
     told = home.json("disk", "merge", middle, "--into-base", "--child", top)
     assert told == {"parent": str(base), "copied_bytes": 0, "children": [str(top)], "removable": str(middle)}, told
     middle.unlink()
-    assert [layer["path"] for layer in home.json("disk", "info", top)["layers"]] == [str(top), str(base)]
+    assert [layer["file"] for layer in home.json("disk", "info", top)["layers"]] == [str(top), str(base)]
     assert "can be removed" in home.bough("disk", "merge", top, "--into-base")
     home.bough("disk", "convert", top, image)
     back = home.dir / "back"

@@ -1,4 +1,4 @@
-/* What disk_check() finds, and disk_convert(). */
+/* What disk_check() finds. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -186,38 +186,6 @@ static void data_without_a_bit_is_found(void **state)
     assert_false(found.harm);
 }
 
-static bool cancel_first(void *context)
-{
-    return ++*(unsigned *)context == 1;
-}
-
-static void a_conversion_that_fails_anywhere_leaves_nothing(void **state)
-{
-    (void)state;
-    AUTO_IO_MEMORY struct io_memory *memory = make_image();
-    AUTO_IO_FAILING struct io_failing *failing = io_failing_new(io_memory_io(memory));
-    const struct io *io = io_failing_io(failing);
-    unsigned asked = 0;
-    struct progress progress = {.cancelled = cancel_first, .context = &asked};
-    uint64_t nth = 0;
-
-    assert_false(disk_convert(io, PATH, "/to.vhd", VHD_DYNAMIC, 0, &progress, &err));
-    assert_int_equal(err.code, ERR_CANCELLED);
-    assert_false(io_exists(io, "/to.vhd"));
-    for (;;) {
-        io_failing_set(
-            failing, (struct io_fault){.calls = IO_CALLS_ALL & ~IO_CALL_UNLINK, .nth = ++nth, .errnum = EIO});
-        bool done = disk_convert(io, PATH, "/to.vhd", VHD_DYNAMIC, 0, NULL, &err);
-        if (!io_failing_struck(failing)) {
-            assert_true(done);
-            break;
-        }
-        assert_false(done);
-        assert_false(io_exists(io_memory_io(memory), "/to.vhd"));
-    }
-    assert_true(nth > 20);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,7 +196,6 @@ int main(void)
         cmocka_unit_test(structures_that_share_space_are_found),
         cmocka_unit_test(an_entry_outside_is_found),
         cmocka_unit_test(data_without_a_bit_is_found),
-        cmocka_unit_test(a_conversion_that_fails_anywhere_leaves_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,87 @@
+#include "staging.h"
+
+#include "buf.h"
+#include "file.h"
+#include "guid.h"
+
+#include <errno.h>
+
+static bool name_all(const char *to, struct staging *staging, struct err *err)
+{
+    struct guid unique = guid_new();
+    AUTO_FREE char *parent = NULL;
+
+    if (*path_base(to) == '\0')
+        return err_set(err, ERR_INVALID, "'%s' names no file", to);
+    staging->to = path_rooted(to);
+    parent = staging->to ? path_dir(staging->to) : NULL;
+    staging->dir =
+        parent ? string_printf("%s/bough-convert-%.8s" FILE_TEMPORARY_SUFFIX, parent, unique.text) : NULL;
+    staging->path = staging->dir ? path_join(staging->dir, path_base(to)) : NULL;
+    return staging->path || err_oom(err);
+}
+
+static void forget(struct staging *staging)
+{
+    free(staging->to);
+    free(staging->dir);
+    free(staging->path);
+    *staging = (struct staging){0};
+}
+
+bool staging_begin(const struct io *io, const char *to, struct staging *ret_staging, struct err *err)
+{
+    struct staging staging = {.io = io};
+    bool ok = name_all(to, &staging, err);
+
+    if (ok && io_exists(io, staging.to))
+        ok = err_set(err, ERR_EXISTS, "%s: is there already", to);
+    if (!ok || !io_make_dir(io, staging.dir, err)) {
+        forget(&staging);
+        return false;
+    }
+    *ret_staging = staging;
+    return true;
+}
+
+/* A second name and then the first one's end: unlike a rename it never replaces. Not all file systems can. */
+static bool give_name(const struct staging *staging, struct err *err)
+{
+    struct err why;
+
+    if (io_link(staging->io, staging->path, staging->to, &why))
+        return true;
+    if (why.sys != EPERM && why.sys != EOPNOTSUPP && why.sys != ENOSYS && why.sys != EMLINK) {
+        *err = why;
+        return false;
+    }
+    if (io_exists(staging->io, staging->to))
+        return err_set(err, ERR_EXISTS, "%s: is there already", staging->to);
+    return io_rename(staging->io, staging->path, staging->to, err);
+}
+
+bool staging_publish(struct staging *staging, struct err *err)
+{
+    AUTO_FREE char *parent = path_dir(staging->to);
+    struct err ignored;
+
+    if (!parent)
+        return err_oom(err);
+    if (!give_name(staging, err))
+        return false;
+    if (io_sync_dir(staging->io, parent, err))
+        return true;
+    (void)!io_unlink(staging->io, staging->to, &ignored);
+    return false;
+}
+
+void staging_done(struct staging *staging)
+{
+    struct err ignored;
+
+    if (staging->dir) {
+        (void)!io_unlink(staging->io, staging->path, &ignored);
+        (void)!io_remove_dir(staging->io, staging->dir, &ignored);
+    }
+    forget(staging);
+}
