@@ -141,8 +141,10 @@ void ring_cancel(struct ring *ring, struct ring_op *op)
 }
 
 /* The vector without its first bytes, which have been sent. */
-static void message_advance(struct msghdr *message, size_t bytes)
+void ring_message_advance(struct ring_op *op, size_t bytes)
 {
+    struct msghdr *message = &op->message;
+
     while (message->msg_iovlen > 0 && bytes >= message->msg_iov->iov_len) {
         bytes -= message->msg_iov->iov_len;
         message->msg_iov++;
@@ -169,7 +171,7 @@ void ring_step_ended(struct ring *ring, struct ring_op *op, int64_t result)
         op->moved += (size_t)result;
         if (result > 0 && op->moved < op->length) {
             if (op->kind == RING_SEND)
-                message_advance(&op->message, (size_t)result);
+                ring_message_advance(op, (size_t)result);
             ring->backend->submit(ring, op);
             return;
         }

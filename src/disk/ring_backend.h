@@ -24,6 +24,9 @@ struct ring {
 struct ring *ring_uring_new(void);
 struct ring *ring_plain_new(void);
 
+/* A send has moved so many bytes of what its message still has. */
+void ring_message_advance(struct ring_op *op, size_t bytes);
+
 void ring_list_append(struct ring_list *list, struct ring_op *op);
 void ring_list_remove(struct ring_list *list, struct ring_op *op);
 

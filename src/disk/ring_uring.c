@@ -6,14 +6,23 @@
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 
 #define QUEUE_ENTRIES      256U
 #define COMPLETION_ENTRIES 4096U
 #define REAP_BATCH         64U
+/* What is likely there already is tried at once, without a way through the ring: every send, and a read of so much from
+ * the page cache. Not more reads than this between two waits: a batch is faster through the ring. */
+#define AT_ONCE_BYTES (64U << 10)
+#define AT_ONCE_READS 2U
+/* Turns in a row that may pass without a look at the kernel's completions, as long as there is something to do. */
+#define MAX_TURNS_ALONE 16U
 
 struct uring {
     struct ring ring;
     struct io_uring kernel;
+    unsigned turns_alone, reads_at_once;
+    bool no_nowait; /* a file system that cannot tell whether it would have to wait */
 };
 
 static const struct ring_backend URING_BACKEND;
@@ -73,8 +82,43 @@ static struct io_uring_sqe *sqe_get(struct uring *uring)
     return sqe;
 }
 
+static ssize_t try_at_once(struct uring *uring, struct ring_op *op)
+{
+    size_t rest = op->length - op->moved;
+    struct iovec vector = {.iov_base = op->bytes + op->moved, .iov_len = rest};
+
+    if (op->kind == RING_SEND)
+        return sendmsg(op->fd, &op->message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (op->kind != RING_READ || rest > AT_ONCE_BYTES || uring->no_nowait || uring->reads_at_once == AT_ONCE_READS)
+        return 0;
+    uring->reads_at_once++;
+    ssize_t moved = preadv2(op->fd, &vector, 1, (off_t)(op->offset + op->moved), RWF_NOWAIT);
+    uring->no_nowait = moved < 0 && errno == EOPNOTSUPP;
+    return moved;
+}
+
+/* True: it has ended, with success. An error is met again by the ring, and told there. */
+static bool ends_at_once(struct uring *uring, struct ring_op *op)
+{
+    ssize_t moved = try_at_once(uring, op);
+
+    if (moved <= 0)
+        return false;
+    op->moved += (size_t)moved;
+    if (op->moved < op->length) {
+        if (op->kind == RING_SEND)
+            ring_message_advance(op, (size_t)moved);
+        return false;
+    }
+    op->result = (int64_t)op->length;
+    ring_list_append(&uring->ring.ended, op);
+    return true;
+}
+
 static void uring_submit(struct ring *ring, struct ring_op *op)
 {
+    if (ends_at_once(uring_of(ring), op))
+        return;
     struct io_uring_sqe *sqe = sqe_get(uring_of(ring));
     /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by
      * ring_step_ended(). */
@@ -134,6 +178,11 @@ static unsigned uring_reap(struct uring *uring)
 static bool uring_wait(struct ring *ring, bool block, struct err *err)
 {
     struct uring *uring = uring_of(ring);
+
+    uring->reads_at_once = 0;
+    if (ring->ended.first && io_uring_sq_ready(&uring->kernel) == 0 && uring->turns_alone++ < MAX_TURNS_ALONE)
+        return true;
+    uring->turns_alone = 0;
     int result =
         block ? io_uring_submit_and_wait(&uring->kernel, 1) : io_uring_submit_and_get_events(&uring->kernel);
 
