@@ -3,8 +3,13 @@
  * any layer into its parent, larger sizes, repairs that find nothing to do. In the end every sealed layer is
  * compared with what the disk held when it was sealed, and the check of the chain finds no fault.
  *
- *   test_disk_model [HISTORIES [FIRST_SEED [LAYERS]]]      the default is a smoke test; more than 12 layers
- *                                                          make longer histories on smaller disks */
+ *   test_disk_model [HISTORIES [FIRST_SEED [LAYERS [FOLDER]]]]
+ *       the default is a smoke test; more than 12 layers make longer histories on smaller disks
+ *       FOLDER: the images of the last history are left there, all in one folder because 7-Zip looks for
+ *       parents nowhere else; layerN.raw is what layerN must read as, for the top and for one sealed layer
+ *
+ * Every second seed keeps one size, and every third has requests and sizes of whole 4 KiB only: there are
+ * readers that know no others. */
 #include "bytes.h"
 #include "disk_tools.h"
 #include "file.h"
@@ -32,11 +37,14 @@ struct history {
     uint8_t *model; /* MAX_BYTES; zeros from size on */
     uint8_t *bytes; /* MAX_REQUEST */
     unsigned max_layers, layers, next_id, deepest;
+    uint32_t unit; /* requests and sizes are multiples of it */
+    bool one_size; /* no image is larger or smaller than another */
     uint32_t max_bytes;
     unsigned ids[MAX_LAYERS];    /* what the layers' files are called by */
     uint8_t *sealed[MAX_LAYERS]; /* what each layer held when it was sealed: sealed_size bytes; owned */
     uint64_t sealed_size[MAX_LAYERS];
     uint64_t merges;
+    const char *folder; /* where the images are left in the end, or NULL */
     char step[80];
 };
 
@@ -71,9 +79,10 @@ static char *layer_path(const struct history *h, unsigned layer)
 
 static uint32_t any_block_bytes(struct history *h)
 {
-    static const uint32_t SIZES[] = {4096, 16384, 65536, 512 << 10, 2 << 20, 2 << 20, 4 << 20, 8 << 20};
+    static const uint32_t SIZES[] = {512,     4096,    16384,   65536,   512 << 10, 1 << 20,
+                                     2 << 20, 2 << 20, 2 << 20, 4 << 20, 8 << 20,   64 << 20};
 
-    return SIZES[random_below(&h->random, ARRAY_SIZE(SIZES))];
+    return SIZES[random_below(&h->random, ARRAY_SIZE(SIZES) - (h->unit > 512)) + (h->unit > 512)];
 }
 
 static void create(struct history *h, uint64_t size)
@@ -109,17 +118,22 @@ static void open_top(struct history *h)
 /* Small ones mostly; on any sector, and at times over many blocks. */
 static void any_range(struct history *h, uint64_t *offset, uint64_t *length)
 {
-    uint64_t sectors = h->size / 512;
-    uint64_t most = random_below(&h->random, 8) == 0 ? MAX_REQUEST / 512
+    uint64_t units = h->size / h->unit;
+    uint64_t most = random_below(&h->random, 8) == 0 ? MAX_REQUEST / h->unit
                     : random_below(&h->random, 2)    ? 16
                                                      : 300;
 
-    *offset = random_below(&h->random, sectors);
-    *length = 1 + random_below(&h->random, min_u64(most, sectors - *offset));
-    if (random_below(&h->random, 4) == 0 && *offset % 4096 != 0)
-        *offset = *offset / 4096 * 4096;
-    *offset *= 512;
-    *length *= 512;
+    *offset = random_below(&h->random, units);
+    *length = 1 + random_below(&h->random, min_u64(most, units - *offset));
+    if (random_below(&h->random, 4) == 0)
+        *offset = round_down(*offset, (2U << 20) / h->unit);
+    *offset *= h->unit;
+    *length *= h->unit;
+}
+
+static uint64_t any_size(struct history *h)
+{
+    return (1 + random_below(&h->random, h->max_bytes / h->unit)) * h->unit;
 }
 
 static void write_some(struct history *h, bool in_pieces)
@@ -235,8 +249,8 @@ static void new_child(struct history *h)
     if (h->layers == h->max_layers)
         return;
     keep_sealed(h);
-    if (random_below(&h->random, 3) == 0) {
-        size = (1 + random_below(&h->random, h->max_bytes / 512)) * 512;
+    if (!h->one_size && random_below(&h->random, 3) == 0) {
+        size = any_size(h);
         if (size < h->size)
             memset(h->model + size, 0, (size_t)(h->size - size));
     }
@@ -311,7 +325,7 @@ static void merge(struct history *h)
 static void grow(struct history *h)
 {
     AUTO_FREE char *path = layer_path(h, h->layers - 1);
-    uint64_t size = h->size + random_below(&h->random, h->max_bytes / 512 - h->size / 512 + 1) * 512;
+    uint64_t size = h->size + random_below(&h->random, (h->max_bytes - h->size) / h->unit + 1) * h->unit;
     bool larger_below = false;
 
     for (unsigned i = 0; i + 1 < h->layers; i++)
@@ -356,7 +370,7 @@ static void reopen(struct history *h)
         go_back(h);
     else if (choice < 9)
         merge(h);
-    else if (choice < 10)
+    else if (choice < 10 && !h->one_size)
         grow(h);
     else if (choice < 11)
         repair(h);
@@ -414,8 +428,69 @@ static void check_faults(struct history *h)
     MUST(h, disk_check(h->io, path, no_fault, h, NULL, &err));
 }
 
+/* --- what is left for others to read --- */
+
+static struct io_file *new_file(struct history *h, const char *name)
+{
+    AUTO_FREE char *path = path_join(h->folder, name);
+    struct io_file *file;
+
+    if (!path)
+        abort();
+    MUST(h, io_open(&io_real, path, IO_CREATE, &file, &err));
+    return file;
+}
+
+static void write_unless_zeros(struct history *h, struct io_file *file, uint64_t offset, const uint8_t *bytes,
+                               size_t length)
+{
+    if (!bytes_are_zero(bytes, length))
+        MUST(h, io_write(file, offset, bytes, length, &err));
+}
+
+static void leave_image(struct history *h, unsigned layer)
+{
+    AUTO_FREE char *path = layer_path(h, layer);
+    AUTO_IO struct io_file *from = NULL, *to = new_file(h, path_base(path));
+    struct io_stat stat;
+
+    MUST(h, io_open(h->io, path, IO_READ_ONLY, &from, &err) && io_stat_file(from, &stat, &err));
+    MUST(h, io_truncate(to, stat.size_bytes, &err));
+    for (uint64_t offset = 0; offset < stat.size_bytes; offset += MAX_REQUEST) {
+        size_t length = (size_t)min_u64(MAX_REQUEST, stat.size_bytes - offset);
+        MUST(h, io_read(from, offset, h->bytes, length, &err));
+        write_unless_zeros(h, to, offset, h->bytes, length);
+    }
+}
+
+static void leave_model(struct history *h, unsigned layer, const uint8_t *model, uint64_t size)
+{
+    AUTO_FREE char *name = string_printf("layer%u.raw", h->ids[layer]);
+
+    if (!name)
+        abort();
+    AUTO_IO struct io_file *file = new_file(h, name);
+    MUST(h, io_truncate(file, size, &err));
+    for (uint64_t offset = 0; offset < size; offset += 65536)
+        write_unless_zeros(h, file, offset, model + offset, (size_t)min_u64(65536, size - offset));
+}
+
+static void leave_all(struct history *h)
+{
+    snprintf(h->step, sizeof h->step, "what is left in %.60s", h->folder);
+    for (unsigned i = 0; i < h->layers; i++)
+        leave_image(h, i);
+    leave_model(h, h->layers - 1, h->model, h->size);
+    if (h->layers > 1) {
+        unsigned layer = (unsigned)random_below(&h->random, h->layers - 1);
+        leave_model(h, layer, h->sealed[layer], h->sealed_size[layer]);
+    }
+}
+
 static void history_start(struct history *h)
 {
+    h->unit = h->seed % 3 == 0 ? 4096 : 512;
+    h->one_size = h->seed % 2 == 0;
     h->memory = io_memory_new(IO_MEMORY_PLAIN);
     h->io = io_memory_io(h->memory);
     h->max_bytes = deep(h) ? DEEP_MAX_BYTES : MAX_BYTES;
@@ -425,7 +500,7 @@ static void history_start(struct history *h)
         abort();
     MUST(h, io_make_dir(h->io, "/vm", &err) && io_make_dir(h->io, "/vm/base", &err));
     MUST(h, io_make_dir(h->io, "/vm/snapshots", &err));
-    h->size = (1 + random_below(&h->random, h->max_bytes / 512)) * 512;
+    h->size = any_size(h);
     create(h, h->size);
     open_top(h);
 }
@@ -443,6 +518,8 @@ static void history_end(struct history *h)
     disk_abandon(h->disk);
     check_sealed(h);
     check_faults(h);
+    if (h->folder)
+        leave_all(h);
     for (unsigned i = 0; i < MAX_LAYERS; i++)
         free(h->sealed[i]);
     free(h->model);
@@ -455,9 +532,9 @@ struct sums {
     uint64_t merges;
 };
 
-static void run(uint64_t seed, unsigned max_layers, struct sums *sums)
+static void run(uint64_t seed, unsigned max_layers, const char *folder, struct sums *sums)
 {
-    struct history h = {.seed = seed, .random = {.state = seed}, .max_layers = max_layers};
+    struct history h = {.seed = seed, .random = {.state = seed}, .max_layers = max_layers, .folder = folder};
     unsigned operations = deep(&h) ? DEEP_PER_LAYER * max_layers : OPERATIONS;
 
     history_start(&h);
@@ -478,7 +555,7 @@ int main(int argc, char **argv)
     if (layers < 1 || layers > MAX_LAYERS)
         return 2;
     for (uint64_t i = 0; i < histories; i++)
-        run(first + i, layers, &sums);
+        run(first + i, layers, argc > 4 && i + 1 == histories ? argv[4] : NULL, &sums);
     printf(
         "%llu histories from seed %llu agree with the model; the deepest chain had %u layers; %llu merges\n",
         (unsigned long long)histories, (unsigned long long)first, sums.deepest,
