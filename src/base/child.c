@@ -6,10 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -56,65 +57,66 @@ static bool fds_lift(const int *fds, size_t count, int *lifted, struct err *err)
     return true;
 }
 
-/* fds: output, error, then those that are given under numbers. */
-static int actions_fill(posix_spawn_file_actions_t *actions, const int *fds, size_t count)
+/* In the child, where only what a signal handler may do is allowed. fds: output, error, then those that are given
+ * under numbers. Returns only if it fails, with errno. */
+static void become(const struct child *child, const int *fds, size_t count)
 {
-    int error = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
-    if (!error)
-        error = posix_spawn_file_actions_adddup2(actions, fds[0], 1);
-    if (!error)
-        error = posix_spawn_file_actions_adddup2(actions, fds[1], 2);
-    for (size_t i = 2; !error && i < count; i++) {
-        int number = CHILD_FIRST_FD + (int)i - 2;
-        if (fds[i] >= 0)
-            error = posix_spawn_file_actions_adddup2(actions, fds[i], number);
-        else /* an own descriptor of that number must not slip through */
-            error = posix_spawn_file_actions_addopen(actions, number, "/dev/null", O_RDONLY | O_CLOEXEC, 0);
-    }
-    if (!error)
-        error = posix_spawn_file_actions_addclosefrom_np(actions, CHILD_FIRST_FD + (int)count - 2);
-    if (!error)
-        error = posix_spawn_file_actions_addchdir_np(actions, "/"); /* keeps no file system busy */
-    return error;
-}
+    sigset_t none;
+    int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-static int attributes_fill(posix_spawnattr_t *attributes)
-{
-    sigset_t none, all;
     sigemptyset(&none);
-    sigfillset(&all);
-    int error = posix_spawnattr_setsigmask(attributes, &none);
-    if (!error)
-        error = posix_spawnattr_setsigdefault(attributes, &all);
-    if (!error)
-        error = posix_spawnattr_setflags(attributes,
-                                         POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    return error;
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(fds[0], 1) < 0 || dup2(fds[1], 2) < 0 ||
+        (child->dies_with_us && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0))
+        return;
+    for (size_t i = 2; i < count; i++) {
+        int number = CHILD_FIRST_FD + (int)i - 2;
+        if (fds[i] < 0) /* an own descriptor of that number must not slip through */
+            close(number);
+        else if (dup2(fds[i], number) < 0)
+            return;
+    }
+    /* Not closed here: the pipe of the report is among them. */
+    if (close_range(CHILD_FIRST_FD + (unsigned)count - 2, ~0U, CLOSE_RANGE_CLOEXEC) == 0 &&
+        chdir("/") == 0) /* keeps no file system busy */
+        execv(child->argv[0], child->argv);
 }
 
-static int spawn(char *const *argv, const int *fds, size_t count, pid_t *ret_pid)
+static bool spawn(const struct child *child, const int *fds, size_t count, pid_t *ret_pid, int *ret_error)
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    int error = posix_spawn_file_actions_init(&actions);
-    if (error)
-        return error;
-    error = posix_spawnattr_init(&attributes);
-    if (!error) {
-        error = actions_fill(&actions, fds, count);
-        if (!error)
-            error = attributes_fill(&attributes);
-        if (!error)
-            error = posix_spawn(ret_pid, argv[0], &actions, &attributes, argv, environ);
-        posix_spawnattr_destroy(&attributes);
+    int report[2], error = 0;
+
+    if (pipe2(report, O_CLOEXEC) != 0)
+        return (*ret_error = errno) == 0;
+    AUTO_FD int read_end = report[0];
+    AUTO_FD int write_end = fcntl(report[1], F_DUPFD_CLOEXEC, CHILD_FIRST_FD + FDS_MAX);
+    close(report[1]);
+    pid_t pid = write_end < 0 ? -1 : fork();
+    if (pid < 0)
+        return (*ret_error = errno) == 0;
+    if (pid == 0) {
+        become(child, fds, count);
+        error = errno;
+        (void)!write(write_end, &error, sizeof error);
+        _exit(127);
     }
-    posix_spawn_file_actions_destroy(&actions);
-    return error;
+    close(TAKE_FD(write_end));
+    /* What is read tells that it did not become the program; the end of the pipe, that it did. */
+    while (read(read_end, &error, sizeof error) < 0 && errno == EINTR)
+        ;
+    while (error != 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    *ret_error = error;
+    *ret_pid = pid;
+    return error == 0;
 }
 
 bool child_start(const struct child *child, pid_t *ret_pid, struct err *err)
 {
-    int all[FDS_MAX] = {child->output_fd, child->error_fd}, lifted[FDS_MAX];
+    int all[FDS_MAX] = {child->output_fd, child->error_fd}, lifted[FDS_MAX], error;
     size_t count = child->fd_count + 2;
 
     if (count > FDS_MAX)
@@ -123,12 +125,10 @@ bool child_start(const struct child *child, pid_t *ret_pid, struct err *err)
         all[i] = child->fds[i - 2];
     if (!fds_lift(all, count, lifted, err))
         return false;
-    int error = spawn(child->argv, lifted, count, ret_pid);
+    bool started = spawn(child, lifted, count, ret_pid, &error);
     for (size_t i = 0; i < count; i++)
         auto_close(&lifted[i]);
-    if (error)
-        return err_set(err, ERR_QEMU, "%s cannot be started: %s", child->argv[0], strerror(error));
-    return true;
+    return started || err_set(err, ERR_QEMU, "%s cannot be started: %s", child->argv[0], strerror(error));
 }
 
 /* --- running to the end --- */

@@ -16,6 +16,7 @@ struct child {
     int output_fd, error_fd; /* standard output and standard error */
     const int *fds;          /* fds[i] under the number CHILD_FIRST_FD + i; -1: none */
     size_t fd_count;
+    bool dies_with_us; /* killed when the thread that starts it ends, however that comes */
 };
 
 /* Is there a program of this name in an absolute folder of PATH? Its path, owned; NULL if not. */

@@ -13,7 +13,7 @@ static bool work(const struct disk_verb *verb, const void *args, char **operands
 {
     struct cli_progress progress;
 
-    cli_progress_begin(&progress, cli_command()->name);
+    cli_progress_begin(&progress, cli_command()->name, /* is_own_work= */ true);
     bool ok = verb->work(args, operands, &progress.progress, ret_answer, err);
     cli_progress_end(&progress);
     return ok && (*ret_answer || err_oom(err));

@@ -7,17 +7,20 @@
 #include <signal.h>
 #include <time.h>
 
+#define CLI_PROGRESS_SIGNALS 3
+
 struct cli_progress {
     struct progress progress; /* to hand on */
     const char *operation;    /* for messages; borrowed */
     bool on_terminal;
     bool drawn; /* a bar stands on the line */
     struct timespec begun, last_drawn;
-    struct sigaction old_interrupt;
+    size_t signal_count; /* that are caught: */
+    struct sigaction old_actions[CLI_PROGRESS_SIGNALS];
 };
 
 /* From now on the first Ctrl-C makes progress.cancelled() true and says so; the second ends this command at
- * once (a worker goes on and still cancels). Only one at a time in the process; end it before printing the
- * result. */
-void cli_progress_begin(struct cli_progress *self, const char *operation);
+ * once (a worker goes on and still cancels). Where the work is this process's own, the signals by which others end
+ * it, SIGTERM and SIGHUP, do the same. Only one at a time in the process; end it before printing the result. */
+void cli_progress_begin(struct cli_progress *self, const char *operation, bool is_own_work);
 void cli_progress_end(struct cli_progress *self);

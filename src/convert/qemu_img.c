@@ -74,7 +74,7 @@ static bool run(const struct run *run, struct err *err)
     if (error_fd < 0)
         return err_sys(err, errno, "a file in memory");
     const struct child child = {
-        .argv = run->argv, .error_fd = error_fd, .fds = &run->fd, .fd_count = run->fd >= 0};
+        .argv = run->argv, .error_fd = error_fd, .fds = &run->fd, .fd_count = run->fd >= 0, .dies_with_us = true};
     if (!child_run(&child, run->take, run->context, run->progress, run->limit_ms, &ended, err)) {
         if (err->code == ERR_CANCELLED)
             return err_set(err, ERR_CANCELLED, "the conversion was cancelled");
