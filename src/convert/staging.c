@@ -29,14 +29,20 @@ static void forget(struct staging *staging)
     *staging = (struct staging){0};
 }
 
+static bool check_free(const struct io *io, const char *path, struct err *err)
+{
+    struct io_stat stat;
+
+    if (io_stat_path(io, path, &stat, err))
+        return err_set(err, ERR_EXISTS, "%s: is there already", path);
+    return err->code == ERR_NOT_FOUND;
+}
+
 bool staging_begin(const struct io *io, const char *to, struct staging *ret_staging, struct err *err)
 {
     struct staging staging = {.io = io};
-    bool ok = name_all(to, &staging, err);
 
-    if (ok && io_exists(io, staging.to))
-        ok = err_set(err, ERR_EXISTS, "%s: is there already", to);
-    if (!ok || !io_make_dir(io, staging.dir, err)) {
+    if (!name_all(to, &staging, err) || !check_free(io, to, err) || !io_make_dir(io, staging.dir, err)) {
         forget(&staging);
         return false;
     }
@@ -55,9 +61,7 @@ static bool give_name(const struct staging *staging, struct err *err)
         *err = why;
         return false;
     }
-    if (io_exists(staging->io, staging->to))
-        return err_set(err, ERR_EXISTS, "%s: is there already", staging->to);
-    return io_rename(staging->io, staging->path, staging->to, err);
+    return check_free(staging->io, staging->to, err) && io_rename(staging->io, staging->path, staging->to, err);
 }
 
 bool staging_publish(struct staging *staging, struct err *err)
