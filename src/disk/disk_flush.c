@@ -201,28 +201,11 @@ static void end_layer(struct layer *layer, bool failed)
     writing->data_dirty = writing->data_dirty || failed;
 }
 
-/* Sealed layers that are whole on stable storage now need no memory any more. */
-static void let_go(struct disk *disk)
-{
-    struct layer **link = &disk->unclean;
-
-    while (*link) {
-        struct layer *layer = *link;
-        if (layer_is_clean(layer)) {
-            layer_stop_writing(layer);
-            *link = TAKE(layer->next_unclean);
-        } else {
-            link = &layer->next_unclean;
-        }
-    }
-}
-
 /* The data that the bits speak of may be lost: nobody must put them in place. */
 static void forget_logs(struct disk *disk)
 {
     for (struct layer *layer = first_layer(disk); layer; layer = next_layer(disk, layer))
-        if (layer->writing && layer->writing->log)
-            dirty_log_unlink(layer->writing->log);
+        layer_forget_log(layer);
 }
 
 void disk_flush_end(struct disk *disk, struct disk_flush *flush, const struct err *failure, bool sync_failed)
@@ -236,9 +219,11 @@ void disk_flush_end(struct disk *disk, struct disk_flush *flush, const struct er
         disk->sync_failure = *failure;
         forget_logs(disk);
     }
-    for (struct layer *layer = first_layer(disk); layer; layer = next_layer(disk, layer))
+    for (struct layer *layer = first_layer(disk); layer; layer = next_layer(disk, layer)) {
         end_layer(layer, failure != NULL);
-    let_go(disk);
+        if (layer != disk_top(disk) && layer_is_clean(layer))
+            layer_forget_log(layer);
+    }
     flushing->running = false;
 }
 

@@ -30,7 +30,8 @@ struct disk {
     uint64_t size_bytes;
     struct layer **layers; /* by number: 0 the base, depth - 1 the top; owned */
     size_t depth, capacity;
-    struct layer *unclean; /* list: sealed while open here, and perhaps not yet whole on stable storage */
+    /* List: sealed while open here, and perhaps not yet whole on stable storage, or with space to give back. */
+    struct layer *unclean;
     struct index index;
     struct map map;
     struct flushing flushing;

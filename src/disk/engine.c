@@ -192,7 +192,7 @@ static void message_do(struct message *message)
         break;
     case MESSAGE_STOP:
     case MESSAGE_ABANDON:
-        engine->stopping = true;
+        engine->stopping = engine->core.ending = true;
         engine->core.abandoned = message->kind == MESSAGE_ABANDON;
         nbd_server_stop(engine->server);
         message_answer(message, true);

@@ -259,11 +259,34 @@ static void finished_turn(struct core *core)
     }
 }
 
+static void release_done(struct ring_op *op, int64_t result)
+{
+    struct core *core = (struct core *)(void *)((char *)op - offsetof(struct core, release.op));
+
+    core->release.running = false;
+    core->release.refused = result < 0;
+}
+
+static void release_turn(struct core *core)
+{
+    struct core_release *release = &core->release;
+    struct disk_gap gap;
+
+    while (!release->running && !core->ending && disk_release_next(core->disk, &gap)) {
+        if (release->refused)
+            continue; /* so that the layer's memory is let go */
+        release->running = true;
+        release->op.done = release_done;
+        ring_punch(core->ring, &release->op, gap.file, gap.file_offset, gap.length);
+    }
+}
+
 void core_turn(struct core *core)
 {
     zeroing_turn(core);
     switch_turn(core);
     flush_turn(core);
+    release_turn(core);
     finished_turn(core);
 }
 
@@ -276,5 +299,5 @@ bool core_is_busy(const struct core *core)
 bool core_is_idle(const struct core *core)
 {
     return core->at_work == 0 && !core->held.first && !core->finished.first && !core->flush.waiting.first &&
-           !core->flush.running && !core->switched;
+           !core->flush.running && !core->release.running && !core->switched;
 }

@@ -74,6 +74,13 @@ struct core_flush {
     struct request_list waiting; /* for the next one */
 };
 
+/* Space of sealed layers is given back piece by piece, beside all else. */
+struct core_release {
+    struct ring_op op;
+    bool running;
+    bool refused; /* the file system cannot */
+};
+
 struct core_counters {
     uint64_t reads, writes, flushes;
     uint64_t read_bytes, written_bytes;
@@ -85,11 +92,13 @@ struct core {
     size_t at_work; /* requests that read or write now */
     struct request_list held, zeroing, finished;
     struct core_flush flush;
+    struct core_release release;
     struct disk_next_top *next_top;  /* prepared; owned */
     void (*switched)(void *context); /* set: a switch is wanted */
     void *switched_context;
     struct core_counters counters;
     uint64_t dirty_bytes;
+    bool ending;    /* nothing that nobody asked for is begun any more */
     bool abandoned; /* no more flushes are begun: those that wait fail */
 };
 

@@ -30,10 +30,15 @@ void layer_free(struct layer *layer)
     free(layer);
 }
 
-void layer_stop_writing(struct layer *layer)
+void layer_forget_log(struct layer *layer)
 {
     if (layer->writing && layer->writing->log)
         dirty_log_unlink(layer->writing->log);
+}
+
+void layer_stop_writing(struct layer *layer)
+{
+    layer_forget_log(layer);
     writing_free(TAKE(layer->writing));
 }
 

@@ -21,6 +21,7 @@ struct writing {
     bool data_dirty;    /* written or zeroed since the last flush began */
     bool footer_dirty;  /* the file has grown, or the footer at its end was missing */
     bool in_flush;
+    uint32_t release_block, release_sector; /* where disk_release_next() goes on */
 };
 
 struct layer {
@@ -41,6 +42,8 @@ AUTO_DEFINE(auto_layer_free, struct layer, layer_free)
 /* For an image opened with IO_WRITE. Cuts off what a crash left behind the image's end: new blocks must read
  * as zeros. log_dir: where its dirty log is kept; NULL: nowhere. */
 bool layer_start_writing(struct layer *layer, const char *log_dir, struct err *err) MUST_CHECK;
+/* All is in the file: the dirty log goes, what is in memory may stay. */
+void layer_forget_log(struct layer *layer);
 /* Forgets what is in memory, the dirty log too: all is in the file, or will never be read. */
 void layer_stop_writing(struct layer *layer);
 bool layer_is_clean(const struct layer *layer);

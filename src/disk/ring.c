@@ -76,6 +76,8 @@ static void file_op_at_once(struct ring *ring, struct ring_op *op)
         errnum = ops->write(op->file, op->offset, op->bytes, op->length);
     else if (op->kind == RING_SYNC)
         errnum = ops->sync(op->file);
+    else if (op->kind == RING_PUNCH)
+        errnum = ops->punch(op->file, op->offset, op->length);
     if (errnum == 0 && length < op->length)
         errnum = EIO;
     op->result = errnum == 0 ? (int64_t)op->length : -errnum;
@@ -109,6 +111,11 @@ void ring_write(struct ring *ring, struct ring_op *op, struct io_file *file, uin
 void ring_sync(struct ring *ring, struct ring_op *op, struct io_file *file)
 {
     file_op_start(ring, op, RING_SYNC, file, 0, NULL, 0);
+}
+
+void ring_punch(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, uint64_t length)
+{
+    file_op_start(ring, op, RING_PUNCH, file, offset, NULL, length);
 }
 
 void ring_recv(struct ring *ring, struct ring_op *op, int fd, void *bytes, size_t length)

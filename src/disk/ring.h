@@ -20,7 +20,7 @@ struct ring_op;
 /* result: bytes moved or 0, or a negative errno. */
 typedef void ring_done(struct ring_op *op, int64_t result);
 
-enum ring_kind { RING_READ, RING_WRITE, RING_SYNC, RING_RECV, RING_SEND, RING_POLL };
+enum ring_kind { RING_READ, RING_WRITE, RING_SYNC, RING_PUNCH, RING_RECV, RING_SEND, RING_POLL };
 
 struct ring_op {
     ring_done *done;
@@ -51,6 +51,8 @@ void ring_read(struct ring *ring, struct ring_op *op, struct io_file *file, uint
 void ring_write(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset,
                 const void *bytes, size_t length);
 void ring_sync(struct ring *ring, struct ring_op *op, struct io_file *file); /* fdatasync */
+/* A hole, which reads as zeros; -EOPNOTSUPP where the file system has none. */
+void ring_punch(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, uint64_t length);
 /* At least one byte, at most length; 0 at the end of the stream. */
 void ring_recv(struct ring *ring, struct ring_op *op, int fd, void *bytes, size_t length);
 /* All of the vector (which is changed), without SIGPIPE. */

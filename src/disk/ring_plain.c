@@ -3,6 +3,7 @@
 #include "ring_backend.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -42,7 +43,8 @@ static void plain_destroy(struct ring *ring)
 
 static bool op_is_file(const struct ring_op *op)
 {
-    return op->kind == RING_READ || op->kind == RING_WRITE || op->kind == RING_SYNC;
+    return op->kind == RING_READ || op->kind == RING_WRITE || op->kind == RING_SYNC ||
+           op->kind == RING_PUNCH;
 }
 
 static void plain_submit(struct ring *ring, struct ring_op *op)
@@ -86,6 +88,8 @@ static int64_t file_op_do(const struct ring_op *op)
         result = pread(op->fd, op->bytes + op->moved, rest, (off_t)(op->offset + op->moved));
     else if (op->kind == RING_WRITE)
         result = pwrite(op->fd, op->bytes + op->moved, rest, (off_t)(op->offset + op->moved));
+    else if (op->kind == RING_PUNCH)
+        result = fallocate(op->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)op->offset, (off_t)op->length);
     else
         result = fdatasync(op->fd);
     return result < 0 ? -errno : result;

@@ -3,6 +3,7 @@
 #include "ring_backend.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -133,6 +134,10 @@ static void uring_submit(struct ring *ring, struct ring_op *op)
         break;
     case RING_SYNC:
         io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+        break;
+    case RING_PUNCH:
+        io_uring_prep_fallocate(sqe, op->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)op->offset,
+                                (off_t)op->length);
         break;
     case RING_RECV:
         io_uring_prep_recv(sqe, op->fd, op->bytes, op->length, 0);

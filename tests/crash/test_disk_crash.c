@@ -173,6 +173,16 @@ static bool flush_steps(struct trial *t, const struct disk_flush *flush)
     return true;
 }
 
+static bool release(struct trial *t)
+{
+    struct disk_gap gap;
+
+    while (disk_release_next(t->disk, &gap))
+        if (!io_zero(gap.file, gap.file_offset, gap.length, &err))
+            return false;
+    return true;
+}
+
 /* A flush with writes between its steps; what was written before it began is sure from its end on. */
 static bool flush(struct trial *t)
 {
@@ -184,7 +194,7 @@ static bool flush(struct trial *t)
         fail(t, "flush_begin");
     bool ok = flush_steps(t, flush);
     disk_flush_end(t->disk, flush, ok ? NULL : &err, false);
-    if (!ok)
+    if (!ok || !release(t))
         return false;
     for (uint32_t s = 0; s < t->sectors; s++) {
         struct candidates *c = &t->sector[s];

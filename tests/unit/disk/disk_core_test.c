@@ -545,6 +545,52 @@ static void only_an_empty_child_of_the_top_can_be_pushed(void **state)
     close_disk(disk);
 }
 
+static uint64_t release_all(struct disk *disk)
+{
+    struct disk_gap gap;
+    uint64_t bytes = 0;
+
+    for (; disk_release_next(disk, &gap); bytes += gap.length)
+        OK(io_zero(gap.file, gap.file_offset, gap.length, &err));
+    return bytes;
+}
+
+static void a_sealed_layer_gives_back_what_it_did_not_fill(void **state)
+{
+    const struct lab *lab = *state;
+    struct disk_next_top *next;
+    struct disk_layer layer;
+
+    make_pair(lab, VHD_DYNAMIC);
+    struct disk *disk = open_disk(lab, "/d/a.avhd", true);
+    fill(disk, 513 * 512, 512, 2);
+    fill(disk, (2 << 20) - 512, 1024, 3); /* the end of a block and the beginning of the next */
+    create(lab, "/d/b.avhd", VHD_DIFFERENCING, 0, "/d/a.avhd");
+    OK(disk_next_top_open(disk, "/d/b.avhd", &next, &err));
+    assert_int_equal(release_all(disk), 0); /* the top keeps its space */
+    disk_seal_and_push(disk, next);
+    assert_int_equal(release_all(disk), 0); /* not before it is durable */
+    OK(disk_flush(disk, &err));
+    disk_layer_get(disk, 1, &layer);
+    uint64_t before = layer.file_allocated_bytes;
+    uint64_t released = release_all(disk);
+    disk_layer_get(disk, 1, &layer);
+    /* what was written, by 4 KiB, and gaps of less than 64 KiB */
+    assert_true(released >= 2 * ((2 << 20) - 2 * (64 << 10)));
+    assert_true(before - layer.file_allocated_bytes >= released);
+    assert_int_equal(release_all(disk), 0);
+    fill(disk, 0, 512, 4);
+    close_disk(disk);
+    disk = open_disk(lab, "/d/b.avhd", false);
+    assert_all(disk, 0, 512, 4);
+    assert_all(disk, 512, 512 * 512, 1);
+    assert_all(disk, 513 * 512, 512, 2);
+    assert_all(disk, 514 * 512, (2 << 20) - 515 * 512, 1);
+    assert_all(disk, (2 << 20) - 512, 1024, 3);
+    assert_all(disk, (2 << 20) + 512, SIZE - (2 << 20) - 512, 1);
+    close_disk(disk);
+}
+
 static void a_seal_needs_nothing_that_can_fail_and_a_flush_covers_the_old_top(void **state)
 {
     const struct lab *lab = *state;
@@ -699,6 +745,7 @@ int main(void)
         LAB_TEST(first_block_lies_where_windows_10_puts_it),
         LAB_TEST(an_image_of_the_2006_layout_is_read_and_written),
         LAB_TEST(only_an_empty_child_of_the_top_can_be_pushed),
+        LAB_TEST(a_sealed_layer_gives_back_what_it_did_not_fill),
         LAB_TEST(a_seal_needs_nothing_that_can_fail_and_a_flush_covers_the_old_top),
         LAB_TEST(the_map_stays_small_and_right_when_every_block_is_mixed),
         LAB_TEST(status_tells_holes_from_data),

@@ -370,6 +370,47 @@ static void abandoned_core_begins_no_flush(void **argument)
 
 /* Many at a time, in and out of order, with flushes and switches between: each sector is what was last
  * written. */
+static void space_of_sealed_layers_is_given_back_a_piece_at_a_time(void **argument)
+{
+    struct state *state = *argument;
+    uint8_t bytes[512] = {1};
+    struct job writing = {0};
+
+    state->fake->gaps = 5;
+    for (unsigned i = 0; i < 3; i++) {
+        turn(state);
+        assert_int_equal(state->fake->punches, i + 1);
+        assert_true(state->core.release.running && !core_is_idle(&state->core));
+    }
+    submit(state, &writing, REQUEST_WRITE, 0, sizeof bytes, bytes);
+    finish(state);
+    assert_int_equal(writing.calls, 1);
+    assert_int_equal(state->fake->punches, 5);
+}
+
+static void file_system_without_holes_is_asked_once(void **argument)
+{
+    struct state *state = *argument;
+
+    state->fake->gaps = 5;
+    state->fake->punch_errnum = EOPNOTSUPP;
+    turn(state);
+    finish(state);
+    assert_int_equal(state->fake->punches, 1);
+    assert_int_equal(state->fake->gaps, 0); /* all were taken, so that the layer's memory can go */
+}
+
+static void nothing_is_given_back_at_the_end(void **argument)
+{
+    struct state *state = *argument;
+
+    state->core.ending = true;
+    state->fake->gaps = 5;
+    turn(state);
+    assert_true(core_is_idle(&state->core));
+    assert_int_equal(state->fake->punches, 0);
+}
+
 static void many_requests_at_a_time_keep_every_sector(void **argument)
 {
     enum { JOBS = 64, SECTORS = 4096, ROUNDS = 4000 };
@@ -434,6 +475,9 @@ int main(void)
         EACH(switch_waits_for_writes_and_holds_what_comes),
         EACH(switch_does_not_wait_for_a_flush),
         EACH(abandoned_core_begins_no_flush),
+        EACH(space_of_sealed_layers_is_given_back_a_piece_at_a_time),
+        EACH(file_system_without_holes_is_asked_once),
+        EACH(nothing_is_given_back_at_the_end),
         EACH(many_requests_at_a_time_keep_every_sector),
     };
 

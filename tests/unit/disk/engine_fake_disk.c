@@ -50,8 +50,17 @@ static int fake_file_sync(struct io_file *file)
     return fake->sync_errnum;
 }
 
+static int fake_file_punch(struct io_file *file, uint64_t offset, uint64_t length)
+{
+    struct fake *fake = (struct fake *)(void *)file;
+
+    assert_true(length > 0 && offset + length <= fake->size_bytes);
+    fake->punches++;
+    return fake->punch_errnum;
+}
+
 static const struct io_ops FAKE_OPS = {
-    .read = fake_file_read, .write = fake_file_write, .sync = fake_file_sync};
+    .read = fake_file_read, .write = fake_file_write, .sync = fake_file_sync, .punch = fake_file_punch};
 
 struct disk *fake_disk_new(uint64_t size_bytes, struct fake **ret_fake)
 {
@@ -230,6 +239,16 @@ void disk_seal_and_push(struct disk *disk, struct disk_next_top *next)
 bool disk_sealed_layers_are_clean(const struct disk *disk)
 {
     return disk->fake.flushes > 0 || disk->fake.seals == 0;
+}
+
+bool disk_release_next(struct disk *disk, struct disk_gap *ret_gap)
+{
+    struct fake *fake = &disk->fake;
+
+    if (fake->gaps == 0)
+        return false;
+    *ret_gap = (struct disk_gap){.file = &fake->file, .file_offset = 4096ULL * --fake->gaps, .length = 4096};
+    return true;
 }
 
 bool disk_status(struct disk *disk, uint64_t offset, uint64_t length, enum disk_status_kind *ret_kind,

@@ -19,6 +19,8 @@ struct fake {
     bool sync_failed;
     int begin_errnum, file_errnum, sync_errnum; /* the next ones fail so */
     unsigned depth;
+    unsigned gaps, punches; /* sealed layers have so many left; so many were punched */
+    int punch_errnum;
 };
 
 /* There is one at a time. */
