@@ -1,5 +1,6 @@
 #include "cli_view.h"
 
+#include "buf.h"
 #include "bytes.h"
 #include "cli_output.h"
 #include "cli_text.h"
@@ -16,17 +17,12 @@ bool view_tree(const char *vm_name, struct tree **ret_tree, struct err *err)
     return store_find(&io_real, vm_name, &vm_dir, err) && store_read(&io_real, vm_dir, ret_tree, err);
 }
 
-bool view_state(const char *vm_name, char **ret_state, struct err *err)
+char *view_state_text(const json_t *status)
 {
-    json_auto_t *status = NULL;
+    const char *state = json_text(status, "state");
+    const char *reason = json_text(json_object_get(status, "paused_for"), "code");
 
-    if (!client_status(vm_name, &status, err))
-        return false;
-    char *state = strdup(json_text(status, "state"));
-    if (!state)
-        return err_oom(err);
-    *ret_state = state;
-    return true;
+    return *reason == '\0' ? strdup(state) : string_printf("%s: %s", state, reason);
 }
 
 uint64_t view_allocated_bytes(const char *path)

@@ -7,8 +7,9 @@
 
 /* The VM's tree as its files tell it now, read without a lock. */
 bool view_tree(const char *vm_name, struct tree **ret_tree, struct err *err) MUST_CHECK;
-/* The state word of client_status(). Owned. */
-bool view_state(const char *vm_name, char **ret_state, struct err *err) MUST_CHECK;
+/* Of a client_status(), for people: its state, and in a word why it stands if nobody has paused it:
+ * "paused: no-space". Owned, NULL when out of memory. */
+char *view_state_text(const json_t *status);
 
 /* The space that a file takes on its file system; 0 if it is not there. */
 uint64_t view_allocated_bytes(const char *path);

@@ -3,6 +3,7 @@
 #include "cli_options.h"
 #include "cli_output.h"
 #include "cli_view.h"
+#include "client.h"
 #include "store.h"
 
 #include <stdio.h>
@@ -16,18 +17,19 @@ static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 0, 0};
 
 AUTO_DEFINE(auto_names_free, char *, store_list_free)
 
-/* One VM as {"name", "guid", "state", "memory_bytes", "cpus", "snapshots"}. */
+/* One VM as {"name", "guid", "state", "paused_for", "memory_bytes", "cpus", "snapshots"}. */
 static bool row_get(const char *name, json_t **ret_row, struct err *err)
 {
     AUTO_TREE struct tree *tree = NULL;
-    AUTO_FREE char *state = NULL;
+    json_auto_t *status = NULL;
 
-    if (!view_tree(name, &tree, err) || !view_state(name, &state, err))
+    if (!view_tree(name, &tree, err) || !client_status(name, &status, err))
         return false;
     json_t *row =
-        json_pack("{s:o, s:s, s:s, s:I, s:i, s:I}", "name", json_from_text(name), "guid", tree->vm->guid.text,
-                  "state", state, "memory_bytes", (json_int_t)tree->vm->memory_bytes, "cpus",
-                  (int)tree->vm->cpus, "snapshots", (json_int_t)tree->snapshot_count);
+        json_pack("{s:o, s:s, s:s, s:O?, s:I, s:i, s:I}", "name", json_from_text(name), "guid", tree->vm->guid.text,
+                  "state", json_text(status, "state"), "paused_for", json_object_get(status, "paused_for"),
+                  "memory_bytes", (json_int_t)tree->vm->memory_bytes, "cpus", (int)tree->vm->cpus, "snapshots",
+                  (json_int_t)tree->snapshot_count);
     if (!row)
         return err_oom(err);
     *ret_row = row;
@@ -54,11 +56,11 @@ static json_t *rows_get(char *const *names, int *ret_status)
 
 static bool row_fill(struct libscols_line *line, const json_t *row)
 {
-    const char *state = json_text(row, "state");
+    AUTO_FREE char *state = view_state_text(row);
     char size[16], number[24];
     bool known = json_object_get(row, "error") == NULL;
 
-    if (!table_set(line, 0, json_text(row, "name")) || !table_set(line, 1, state))
+    if (!state || !table_set(line, 0, json_text(row, "name")) || !table_set(line, 1, state))
         return false;
     if (state_color(state) && scols_cell_set_color(scols_line_get_cell(line, 1), state_color(state)) != 0)
         return false;

@@ -1,3 +1,4 @@
+#include "buf.h"
 #include "cli_commands.h"
 #include "cli_options.h"
 #include "cli_output.h"
@@ -70,12 +71,29 @@ static void number_print(const char *key, const json_t *number)
     view_line(key, text);
 }
 
+/* Errors that the guest was told of, a line for each disk. */
+static void errors_print(const json_t *errors)
+{
+    size_t i;
+    json_t *error;
+
+    json_array_foreach (errors, i, error) {
+        AUTO_FREE char *text = string_printf(
+            "%s: %lld, the last: %s: %s (%s)", json_text(error, "disk"),
+            (long long)json_integer_value(json_object_get(error, "count")), json_text(error, "operation"),
+            json_text(error, "reason"), json_text(error, "path"));
+        view_line("disk errors:", text ? text : "");
+    }
+}
+
 static void show_print(const json_t *value)
 {
     view_line("name:", json_text(value, "name"));
     view_line("guid:", json_text(value, "guid"));
     view_line("state:", json_text(value, "state"));
     view_line("run state:", json_text(value, "run_state"));
+    view_line("paused for:", json_text(json_object_get(value, "paused_for"), "message"));
+    errors_print(json_object_get(value, "disk_errors"));
     view_line("in progress:", json_text(value, "operation"));
     view_line("runs by:", json_text(value, "accelerator"));
     view_line("qemu:", json_text(value, "qemu_version"));

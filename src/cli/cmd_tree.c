@@ -3,6 +3,7 @@
 #include "cli_options.h"
 #include "cli_output.h"
 #include "cli_view.h"
+#include "client.h"
 
 #include <stdlib.h>
 
@@ -41,17 +42,19 @@ static json_t *snapshot_json(const struct tree *tree, const struct config *snaps
                      snapshot_disks(snapshot), "memory_bytes", (json_int_t)view_memory_bytes(tree, snapshot));
 }
 
-static int tree_print_json(const struct tree *tree, const char *state)
+static int tree_print_json(const struct tree *tree, const json_t *status)
 {
     json_t *snapshots = json_array();
     struct err err = ERR_INIT;
 
     for (size_t i = 0; i < tree->snapshot_count; i++)
         json_array_append_new(snapshots, snapshot_json(tree, tree->snapshots[i]));
-    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s}, s:{s:o, s:o}, s:o, s:[]}", "vm", "name",
+    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:o, s:o}, s:o, s:[]}", "vm", "name",
                                    json_from_text(tree->vm->name), "guid", tree->vm->guid.text, "state",
-                                   state, "now", "parent", view_guid(&tree->vm->parent), "disks",
-                                   view_disk_paths(tree->vm), "snapshots", snapshots, "merging");
+                                   json_text(status, "state"), "paused_for",
+                                   json_object_get(status, "paused_for"), "now", "parent",
+                                   view_guid(&tree->vm->parent), "disks", view_disk_paths(tree->vm),
+                                   "snapshots", snapshots, "merging");
     if (value)
         return output_json(value);
     (void)err_oom(&err);
@@ -122,7 +125,7 @@ static bool branch_add(struct libscols_table *table, struct libscols_line *paren
     return !guid_equal(from, &tree->vm->parent) || now_line(table, parent, tree, state);
 }
 
-static int tree_print_table(const struct tree *tree, const char *state)
+static int tree_print_table(const struct tree *tree, const json_t *status)
 {
     static const struct output_column COLUMNS[] = {
         [COLUMN_NAME] = {"NAME", SCOLS_FL_TREE},
@@ -134,8 +137,9 @@ static int tree_print_table(const struct tree *tree, const char *state)
     };
     AUTO_TABLE struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
     struct libscols_line *root = table ? scols_table_new_line(table, NULL) : NULL;
+    AUTO_FREE char *state = view_state_text(status);
     const struct guid none = {""};
-    bool filled = root && table_set(root, COLUMN_NAME, tree->vm->name) && branch_add(table, root, tree, &none, state);
+    bool filled = root && state && table_set(root, COLUMN_NAME, tree->vm->name) && branch_add(table, root, tree, &none, state);
 
     return table_print(filled ? table : NULL);
 }
@@ -145,13 +149,13 @@ int cmd_tree(int argc, char **argv)
     struct args args = {0};
     struct cli_operands operands;
     AUTO_TREE struct tree *tree = NULL;
-    AUTO_FREE char *state = NULL;
+    json_auto_t *vm_status = NULL;
     struct err err = ERR_INIT;
     int status;
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!view_tree(operands.items[0], &tree, &err) || !view_state(operands.items[0], &state, &err))
+    if (!view_tree(operands.items[0], &tree, &err) || !client_status(operands.items[0], &vm_status, &err))
         return cli_fail(operands.items[0], &err);
-    return args.json ? tree_print_json(tree, state) : tree_print_table(tree, state);
+    return args.json ? tree_print_json(tree, vm_status) : tree_print_table(tree, vm_status);
 }

@@ -261,6 +261,11 @@ static unsigned queue_count(const struct config *config)
     return config->cpus < QUEUES_MAX ? config->cpus : QUEUES_MAX;
 }
 
+void machine_disk_id(const struct config_disk *disk, char id[static 32])
+{
+    snprintf(id, 32, "%s%u", config_bus_name(disk->bus), disk->slot);
+}
+
 /* The block node of a drive. An empty optical drive has none. */
 static bool add_node(struct arguments *arguments, const struct config_disk *disk, const char *socket,
                      const char *node)
@@ -320,8 +325,8 @@ static bool add_disk(struct arguments *arguments, size_t index, int boot_index)
     const char *const *sockets = arguments->launch->disk_sockets;
     const char *socket = sockets ? sockets[index] : NULL;
     char id[32], node[40];
-    snprintf(id, sizeof(id), "%s%u", config_bus_name(disk->bus), disk->slot);
-    snprintf(node, sizeof(node), "disk-%s", id);
+    machine_disk_id(disk, id);
+    snprintf(node, sizeof(node), MACHINE_DISK_NODE "%s", id);
     if (!disk->is_cdrom && !socket)
         return err_set(arguments->err, ERR_INTERNAL, "%s: the disk has no NBD socket", id);
     json_t *device = disk_device(arguments, disk, id);

@@ -75,6 +75,19 @@ bool machine_power_button(struct machine *machine, struct err *err) MUST_CHECK; 
 bool machine_screenshot(struct machine *machine, const char *png_path, struct err *err) MUST_CHECK; /* ERR_STATE without display */
 bool machine_take_host_resources(struct machine *machine, const struct config *config, struct err *err) MUST_CHECK;
 
+/* The name of a drive in QEMU, by its place: "virtio0". */
+void machine_disk_id(const struct config_disk *disk, char id[static 32]);
+
+/* An I/O error on a drive, told by the event BLOCK_IO_ERROR. */
+struct machine_disk_error {
+    size_t disk;         /* index in the settings */
+    bool stops_guest;    /* QEMU stops the guest (STOP follows) and repeats the request when it goes on; else the guest is told */
+    bool no_space;
+    const char *operation, *reason; /* "read" or "write"; belong to the event */
+};
+/* Is the event one, of a drive in these settings? */
+bool machine_disk_error_read(const json_t *event, const struct config *config, struct machine_disk_error *ret_error);
+
 /* --- saving and loading --- */
 struct machine_save {
     int stream_fd; /* write end of the pipe; taken (closed here, so that the reader sees the end when QEMU is done) */

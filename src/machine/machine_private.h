@@ -34,6 +34,8 @@ bool qemu_version_parse(const char *text, struct qemu *ret_qemu);
 /* "tcp:2222:22" to what QEMU's hostfwd takes, for the loopback interface alone. */
 bool forward_parse(const char *forward, char ret_rule[static 64], struct err *err) MUST_CHECK;
 
+#define MACHINE_DISK_NODE "disk-" /* and the id: the block node of a drive */
+
 /* --- process.c --- */
 #define PROCESS_FIRST_BRIDGE_FD (CHILD_FIRST_FD + 1) /* behind alive_fd: TAP descriptors of the bridged interfaces, in order */
 /* The output (both) of a short run, at most 1 MiB, within ten seconds; ended is its exit status, or 128 +

@@ -26,6 +26,7 @@ struct qmp {
     size_t searched;  /* bytes of input that hold no line end */
     json_t *events;   /* array, oldest first */
     uint64_t next_id; /* of commands, so that the late reply to one that timed out is told apart */
+    int timeout_ms;   /* of qmp_execute() */
     char version[32];
     unsigned major;
 };
@@ -293,7 +294,7 @@ static bool reply_wait(struct qmp *qmp, const char *command, int64_t deadline_ms
 bool qmp_execute_timeout(struct qmp *qmp, const char *command, json_t *arguments, int fd, int timeout_ms,
                          json_t **ret_value, struct err *err)
 {
-    int64_t deadline_ms = clock_ms() + timeout_ms;
+    int64_t deadline_ms = timeout_ms < 0 ? -1 : clock_ms() + timeout_ms;
     if (qmp->closed) {
         json_decref(arguments);
         return connection_lost(qmp, err);
@@ -318,7 +319,14 @@ bool qmp_execute_timeout(struct qmp *qmp, const char *command, json_t *arguments
 bool qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, int fd, json_t **ret_value,
                  struct err *err)
 {
-    return qmp_execute_timeout(qmp, command, arguments, fd, QMP_TIMEOUT_MS, ret_value, err);
+    return qmp_execute_timeout(qmp, command, arguments, fd, qmp->timeout_ms, ret_value, err);
+}
+
+int qmp_set_timeout(struct qmp *qmp, int timeout_ms)
+{
+    int before = qmp->timeout_ms;
+    qmp->timeout_ms = timeout_ms;
+    return before;
 }
 
 /* --- connecting --- */
@@ -373,6 +381,7 @@ bool qmp_connect(const char *socket_path, int pidfd, int timeout_ms, struct qmp 
         return err_oom(err);
     qmp->fd = -1;
     qmp->next_id = 1;
+    qmp->timeout_ms = QMP_TIMEOUT_MS;
     qmp->events = json_array();
     if (!qmp->events)
         return err_oom(err);

@@ -23,7 +23,7 @@ int qmp_fd(const struct qmp *qmp);
 
 /* Sends a command (arguments: stolen, NULL for none; fd sent along by SCM_RIGHTS unless -1) and waits for its reply.
  * Events that come before it are queued. *ret_value (may be NULL) is the caller's reference. QEMU's error reply is
- * ERR_QEMU with its description; end of the connection is ERR_QEMU with sys = EPIPE; ERR_TIMEOUT after QMP_TIMEOUT_MS. */
+ * ERR_QEMU with its description; end of the connection is ERR_QEMU with sys = EPIPE; ERR_TIMEOUT after QMP_TIMEOUT_MS: QEMU may still do it then. */
 bool qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, int fd, json_t **ret_value,
                  struct err *err) MUST_CHECK;
 /* The next event, queued or new: timeout_ms 0 looks, -1 waits without end. True with *ret_event NULL: none in that

@@ -42,8 +42,9 @@
 #define PIPE_BYTES      (1 << 20)
 #define BANDWIDTH_MAX   ((json_int_t)1 << 50) /* bytes a second: no limit */
 #define LOOK_MS         20                    /* between looks at failed() and cancelled() */
-#define END_LIMIT_MS    60000                 /* for QEMU to end what was cancelled */
-#define FINISH_LIMIT_MS 2000                  /* from "completed" until QEMU takes `cont` */
+/* Looks, not time: QEMU may have answered none of them for a minute, and all of the rest in a moment. */
+#define END_LOOKS       60000 /* a millisecond each, for QEMU to end what was cancelled */
+#define FINISH_LOOKS    50000 /* a tenth of that each, from "completed" until QEMU takes `cont` */
 
 /* How long the last copy, of a guest that stands still, may take by QEMU's estimate. The first value makes
  * the pause of an ordinary guest a few milliseconds. A guest that writes faster than it is copied gets a
@@ -347,7 +348,7 @@ static bool finish_stream(struct saving *saving)
 /* `cont` as soon as QEMU takes it: it says "completed" a moment before its run state is "postmigrate". */
 static bool resume(struct machine *machine, struct err *err)
 {
-    for (int64_t deadline_ms = clock_ms() + FINISH_LIMIT_MS;;) {
+    for (unsigned look = 0;; look++) {
         char state[32];
         struct err ignored = ERR_INIT;
         if (machine_continue(machine, err))
@@ -356,7 +357,7 @@ static bool resume(struct machine *machine, struct err *err)
             return false;
         if (strcmp(state, "running") == 0) /* QEMU has set it running itself */
             return true;
-        if (clock_ms() > deadline_ms ||
+        if (look == FINISH_LOOKS ||
             (strcmp(state, "finish-migrate") != 0 && strcmp(state, "postmigrate") != 0))
             return false;
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
@@ -389,7 +390,7 @@ static bool cancel(struct machine *machine, struct err *err)
 {
     if (!machine_execute(machine, "migrate_cancel", NULL, -1, NULL, err))
         return false;
-    for (int64_t deadline_ms = clock_ms() + END_LIMIT_MS;;) {
+    for (unsigned look = 0;; look++) {
         char status[32];
         struct err ignored = ERR_INIT;
         if (!migration_status(machine, status, err))
@@ -400,7 +401,7 @@ static bool cancel(struct machine *machine, struct err *err)
             !qmp_execute(machine->qmp, "migrate-continue", json_pack("{s:s}", "state", status), -1, NULL,
                          &ignored))
             log_debug("%s", ignored.text); /* it has just ended */
-        if (clock_ms() > deadline_ms)
+        if (look == END_LOOKS)
             return err_set(err, ERR_TIMEOUT, "QEMU does not end a cancelled save");
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
@@ -429,8 +430,11 @@ static bool roll_back(struct saving *saving)
     struct err second = ERR_INIT, *err = saving->err;
     struct err first = *saving->err;
     saving->err = &second;
+    struct err later = ERR_INIT;
+    bool over = cancel(saving->machine, &second);
+    /* Also where QEMU does not end it: a guest must not be left standing. */
     bool right =
-        cancel(saving->machine, &second) && set_run_state_right(saving, &second) && listen_once(saving, 0);
+        set_run_state_right(saving, over ? &second : &later) && over && listen_once(saving, 0);
     saving->err = err;
     *err = first;
     saving->rolled_back = right;
@@ -520,7 +524,11 @@ bool machine_save(struct machine *machine, const struct machine_save *save,
     struct saving saving = {
         .machine = machine, .save = save, .err = err, .foreign = json_array(), .stream_fd = save->stream_fd};
     struct machine_save_result result = {0};
+    /* While it flushes the disks QEMU answers nothing, as long as that may take. Who gives up on an answer then leaves a
+     * guest standing that ran: QEMU does the `stop` all the same. */
+    int timeout_ms = qmp_set_timeout(machine->qmp, -1);
     bool ok = run(&saving, &result);
+    qmp_set_timeout(machine->qmp, timeout_ms);
     forget_own_pause(&saving);
     qmp_put_back(machine->qmp, saving.foreign);
     if (ok)

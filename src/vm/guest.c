@@ -22,6 +22,7 @@ static void guest_free(struct guest *guest)
         free(guest->sockets[i]);
     free(guest->sockets);
     free(guest->engines);
+    free(guest->errors);
     free(guest->process_dir);
     free(guest->disks_dir);
     free(guest);
@@ -111,7 +112,8 @@ static bool engines_start(struct guest *guest, struct err *err)
 
     guest->engines = calloc(count + 1, sizeof *guest->engines);
     guest->sockets = calloc(count + 1, sizeof *guest->sockets);
-    if (!guest->engines || !guest->sockets)
+    guest->errors = calloc(count + 1, sizeof *guest->errors);
+    if (!guest->engines || !guest->sockets || !guest->errors)
         return err_oom(err);
     guest->disk_count = count;
     for (size_t i = 0; i < count; i++) {
@@ -426,13 +428,5 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
     if (!nvram_write(&context, save->nvram_copy, err))
         return false;
     *ret_saved = saved;
-    return true;
-}
-
-bool guest_runs(struct guest *guest, char run_state[static 32], bool *ret_runs, struct err *err)
-{
-    if (!machine_run_state(guest->machine, run_state, err))
-        return false;
-    *ret_runs = strcmp(run_state, "running") == 0;
     return true;
 }

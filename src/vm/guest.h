@@ -7,6 +7,13 @@
 #include "machine.h"
 #include "progress.h"
 #include "ram.h"
+#include "space.h"
+
+/* Errors on a disk that the guest was told of. */
+struct guest_disk_errors {
+    uint64_t count;
+    char operation[16], reason[80]; /* the last one's, in QEMU's words */
+};
 
 struct guest {
     struct config *config;    /* owned: what this process was started from; the disks' paths follow their tops */
@@ -19,6 +26,9 @@ struct guest {
     char **sockets;           /* likewise */
     size_t disk_count;        /* of engines and sockets */
     bool resources_held;      /* forwarded ports are not its own yet */
+    bool is_to_run;           /* so the user wants it: it was continued, and not paused since */
+    struct space_wait space;
+    struct guest_disk_errors *errors; /* one for each of config's disks */
 };
 
 struct guest_options {
@@ -74,5 +84,20 @@ struct guest_saved {
 bool guest_save(struct guest *guest, const struct guest_save *save, struct guest_saved *ret_saved,
                 struct err *err) MUST_CHECK;
 
-/* MACHINE-like state for people: true if its processors run. run_state gets QEMU's word for it. */
+/* --- its processors (guest_run.c) --- */
+
+/* True if they run. run_state gets QEMU's word for it. */
 bool guest_runs(struct guest *guest, char run_state[static 32], bool *ret_runs, struct err *err) MUST_CHECK;
+/* As the user wants it from now on. QEMU repeats requests that failed for want of space. */
+bool guest_continue(struct guest *guest, struct err *err) MUST_CHECK;
+bool guest_pause(struct guest *guest, struct err *err) MUST_CHECK;
+
+/* Every event of its QEMU goes through here. */
+void guest_hear(struct guest *guest, const json_t *event);
+/* QEMU stopped it for want of space on the host, and nobody has paused it. */
+bool guest_waits_for_space(const struct guest *guest);
+const char *guest_space_path(const struct guest *guest); /* the image; for one that waits */
+/* Milliseconds until guest_retry() wants to be called; -1: it does not. */
+int guest_wait_ms(const struct guest *guest);
+/* Sets one going that waits for space, if there is some or it is time to see. True if it did. */
+bool guest_retry(struct guest *guest);

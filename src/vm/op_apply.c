@@ -71,7 +71,7 @@ static bool plan_make(struct vm *vm, const struct apply_request *request, struct
     struct plan_layer *layers;
     size_t layer_count;
 
-    if (!vm_machine_state(vm, &apply.machine, NULL, err) || !store_layers(vm->store, &layers, &layer_count, err))
+    if (!vm_planned_state(vm, &apply.machine, err) || !store_layers(vm->store, &layers, &layer_count, err))
         return false;
     apply.layers = layers;
     apply.layer_count = layer_count;

@@ -8,6 +8,36 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Why a VM stands that its user did not pause, as an error is told; null for any other. */
+static json_t *paused_for(const struct vm *vm, enum plan_machine machine)
+{
+    struct err err;
+    char text[sizeof err.text];
+
+    if (machine != MACHINE_PAUSED || !vm_waits_for_space(vm))
+        return json_null();
+    (void)err_set(&err, ERR_NO_SPACE, "no space left for %s; it goes on by itself when there is",
+                  guest_space_path(vm->present));
+    err_text_utf8(&err, text);
+    return json_pack("{s:s, s:s}", "code", err_name(err.code), "message", text);
+}
+
+static json_t *disk_errors(const struct guest *guest)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; guest && i < guest->disk_count; i++) {
+        const struct guest_disk_errors *errors = &guest->errors[i];
+        char id[32];
+        machine_disk_id(&guest->config->disks[i], id);
+        if (errors->count > 0)
+            json_array_append_new(list, json_pack("{s:s, s:s*, s:I, s:s, s:s}", "disk", id, "path",
+                                                  guest->config->disks[i].path, "count", (json_int_t)errors->count,
+                                                  "operation", errors->operation, "reason", errors->reason));
+    }
+    return list;
+}
+
 bool op_status(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
                struct err *err)
 {
@@ -21,13 +51,14 @@ bool op_status(struct vm *vm, const json_t *args, const struct progress *progres
     if (!vm_machine_state(vm, &machine, run_state, err))
         return false;
     return vm_answer(
-        json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s?, s:n, s:s?}", "name", config->name, "guid",
+        json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s?, s:n, s:s?, s:o, s:o}", "name", config->name, "guid",
                   config->guid.text, "state", vm_state_name(machine), "accelerator",
                   present ? config_accel_name(present->accel) : NULL, "qemu_pid",
                   present ? json_integer(machine_pid(present->machine)) : json_null(), "worker_pid",
                   present ? json_integer(getpid()) : json_null(), "qemu_version",
                   present ? qmp_version(machine_qmp(present->machine)) : NULL, "operation", "run_state",
-                  present ? run_state : NULL),
+                  present ? run_state : NULL, "paused_for", paused_for(vm, machine), "disk_errors",
+                  disk_errors(present)),
         ret_value, err);
 }
 

@@ -3,11 +3,13 @@
 
 #include "args.h"
 #include "auto.h"
+#include "clock.h"
 #include "log.h"
 
 #include <poll.h>
 
 #define STOP_TIMEOUT_S 60
+#define RESUME_LOOK_MS 500
 
 /* The saved memory is used up by a start: the settings without it are committed before the guest goes on, because old memory must
  * never meet newer disks. */
@@ -82,7 +84,7 @@ bool op_start(struct vm *vm, const json_t *args, const struct progress *progress
         return false;
     }
     vm->present = guest;
-    if (!paused && !machine_continue(guest->machine, err))
+    if (!paused && !guest_continue(guest, err))
         return false;
     return vm_answer_state(vm, ret_value, err);
 }
@@ -98,6 +100,7 @@ static bool wait_for_end(struct vm *vm, uint64_t timeout_s, const struct progres
                                 {.fd = vm_monitor_fd(vm), .events = POLLIN}};
         if (poll(fds, 2, 100) > 0)
             vm_handle_events(vm);
+        vm_retry(vm); /* a guest writes much while it shuts down */
         if (progress_cancelled(progress))
             return err_set(err, ERR_CANCELLED, "stop: %s: cancelled; the guest may still shut down",
                            vm_config(vm)->name);
@@ -117,6 +120,10 @@ static bool stop_gently(struct vm *vm, uint64_t timeout_s, const struct progress
 
     if (!vm_machine_state(vm, &machine, NULL, err))
         return false;
+    if (machine != MACHINE_RUNNING && vm_waits_for_space(vm))
+        return err_set(err, ERR_STATE,
+                       "stop: %s: the guest cannot shut down, it stands for want of space for %s; make room, or use "
+                       "--force", vm_config(vm)->name, guest_space_path(vm->present));
     if (machine != MACHINE_RUNNING)
         return err_set(err, ERR_STATE, "stop: %s: a paused guest cannot shut down; resume it, or use --force",
                        vm_config(vm)->name);
@@ -151,7 +158,20 @@ bool op_pause(struct vm *vm, const json_t *args, const struct progress *progress
 {
     (void)args;
     (void)progress;
-    return machine_stop(vm->present->machine, err) && vm_answer_state(vm, ret_value, err);
+    return guest_pause(vm->present, err) && vm_answer_state(vm, ret_value, err);
+}
+
+/* Does a guest that had no space find none again? QEMU repeats its requests at once. */
+static bool stops_again(struct vm *vm)
+{
+    for (int64_t end = clock_ms() + RESUME_LOOK_MS; vm->present && clock_ms() < end;) {
+        struct pollfd fd = {.fd = vm_monitor_fd(vm), .events = POLLIN};
+        if (poll(&fd, 1, 20) > 0)
+            vm_handle_events(vm);
+        if (vm_waits_for_space(vm))
+            return true;
+    }
+    return false;
 }
 
 bool op_resume(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
@@ -162,7 +182,16 @@ bool op_resume(struct vm *vm, const json_t *args, const struct progress *progres
     if (store_is_uncertain(vm->store))
         return err_set(err, ERR_STATE, "resume: %s: it is not known which disks a power cut would leave the VM: stop it",
                        vm_config(vm)->name);
-    return machine_continue(vm->present->machine, err) && vm_answer_state(vm, ret_value, err);
+    vm_handle_events(vm);
+    if (!vm_require_machine(vm, "resume", err))
+        return false;
+    bool had_no_space = vm->present->space.stopped;
+    if (!guest_continue(vm->present, err))
+        return false;
+    if (had_no_space && stops_again(vm))
+        return err_set(err, ERR_NO_SPACE, "resume: %s: there is still no space for %s; it goes on by itself when there is",
+                       vm_config(vm)->name, guest_space_path(vm->present));
+    return vm_answer_state(vm, ret_value, err);
 }
 
 bool op_save(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
@@ -176,7 +205,7 @@ bool op_save(struct vm *vm, const json_t *args, const struct progress *progress,
     bool dry_run = false;
 
     if (!args_bool(args, "dry_run", &dry_run, err) ||
-        !vm_machine_state(vm, &request.machine, NULL, err) ||
+        !vm_planned_state(vm, &request.machine, err) || !vm_require_machine(vm, "save", err) ||
         !plan_save(store_tree(vm->store), &source, &request, &plan, err))
         return false;
     if (dry_run)

@@ -5,8 +5,9 @@
 #include "auto.h"
 #include "log.h"
 
-/* A completed save uses a QEMU process up: it cannot be saved again before it has run. So that a Paused VM can be snapshotted again
- * and again without a single instruction between, it goes on in a process that has loaded what was just saved. */
+/* A completed save uses a QEMU process up: it cannot be saved again before it has run. So that a VM that stands, by its user or for
+ * want of space, can be snapshotted again and again without a single instruction between, it goes on in a process that has loaded
+ * what was just saved. */
 static void paused_guest_renew(struct vm *vm, const struct config *snapshot)
 {
     struct guest_options options;
@@ -65,7 +66,7 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     bool dry_run = false;
 
     if (!args_string(args, "name", &request.name, err) || !args_string(args, "notes", &request.notes, err) ||
-        !args_bool(args, "dry_run", &dry_run, err) || !vm_machine_state(vm, &request.machine, NULL, err))
+        !args_bool(args, "dry_run", &dry_run, err) || !vm_planned_state(vm, &request.machine, err))
         return false;
     if (vm->present) {
         request.qemu_version = qmp_version(machine_qmp(vm->present->machine));
@@ -80,8 +81,10 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);
     if (!snapshot)
         return err_set(err, ERR_INTERNAL, "the snapshot %s is not in the tree", guid.text);
-    if (request.machine == MACHINE_PAUSED)
+    enum plan_machine now = request.machine;
+    if (vm->present && !vm_machine_state(vm, &now, NULL, err))
+        return false;
+    if (now == MACHINE_PAUSED)
         paused_guest_renew(vm, snapshot);
-    return vm_answer(snapshot_answer(snapshot, &run, vm_state_name(request.machine), vm_now_us() - start_us),
-                     ret_value, err);
+    return vm_answer(snapshot_answer(snapshot, &run, vm_state_name(now), vm_now_us() - start_us), ret_value, err);
 }

@@ -174,6 +174,7 @@ void vm_handle_events(struct vm *vm)
         if (!event)
             return;
         log_debug("event %s", qmp_event_name(event, NULL));
+        guest_hear(vm->present, event);
         json_decref(event);
     }
     if (!vm->present)
@@ -181,6 +182,33 @@ void vm_handle_events(struct vm *vm)
     machine_last_words(vm->present->machine, words, sizeof words);
     log_info("QEMU has ended: %s", words);
     vm_present_end(vm);
+}
+
+int vm_wait_ms(const struct vm *vm)
+{
+    return vm->present && !store_is_uncertain(vm->store) ? guest_wait_ms(vm->present) : -1;
+}
+
+bool vm_retry(struct vm *vm)
+{
+    return vm_wait_ms(vm) >= 0 && guest_retry(vm->present);
+}
+
+bool vm_waits_for_space(const struct vm *vm)
+{
+    return vm->present && guest_waits_for_space(vm->present);
+}
+
+bool vm_planned_state(struct vm *vm, enum plan_machine *ret_machine, struct err *err)
+{
+    enum plan_machine machine;
+
+    if (vm->present)
+        vm_handle_events(vm);
+    if (!vm_machine_state(vm, &machine, NULL, err))
+        return false;
+    *ret_machine = machine == MACHINE_PAUSED && vm_waits_for_space(vm) ? MACHINE_RUNNING : machine;
+    return true;
 }
 
 bool vm_machine_state(struct vm *vm, enum plan_machine *ret_machine, char run_state[32], struct err *err)

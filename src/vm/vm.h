@@ -31,6 +31,10 @@ int vm_machine_fd(const struct vm *vm);
 int vm_monitor_fd(const struct vm *vm);
 /* Takes QEMU's events, and its end: then the VM is Off and its disks are closed. */
 void vm_handle_events(struct vm *vm);
+/* A guest that QEMU stopped for want of space is set going again by vm_retry(), which wants to be called after so many
+ * milliseconds; -1: there is none. */
+int vm_wait_ms(const struct vm *vm);
+bool vm_retry(struct vm *vm); /* true if it was set going */
 
 /* Ends a machine whose worker is gone (`stop --force` of an unmanaged VM). The VM is Off behind it, and recovered when it is opened
  * next. ERR_STATE if it lives on: not on this host, or another user's. */

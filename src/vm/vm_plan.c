@@ -128,7 +128,7 @@ static bool run_target(struct plan_context *context, const struct step *step, st
     if (!vm->target)
         return err_set(err, ERR_INTERNAL, "the plan runs a target that was not started");
     vm->present = TAKE(vm->target);
-    if (step->state == STATE_RUNNING && !machine_continue(vm->present->machine, err))
+    if (step->state == STATE_RUNNING && !guest_continue(vm->present, err))
         return false;
     context->run->target_ran_us = vm_now_us();
     /* A forwarded port that is taken meanwhile is no reason to lose the guest that runs again. */
@@ -206,7 +206,7 @@ static void machine_abort(void *opaque, const struct plan *plan, size_t index)
     /* Where a power cut may bring back either file, what the guest wrote on could belong to neither. */
     if (context->present_stopped && store_is_uncertain(vm->store))
         log_error("%s: it is not known whether it is durable: the VM stays paused", plan->summary);
-    else if (context->present_stopped && !machine_continue(vm->present->machine, &err))
+    else if (context->present_stopped && !guest_continue(vm->present, &err))
         log_error("the VM could not be set running again: %s", err.text);
 }
 

@@ -20,8 +20,11 @@ vm_operation op_cancel, op_start, op_stop, op_pause, op_resume, op_save, op_snap
     op_rename_snapshot, op_notes, op_set, op_remove, op_screenshot, op_console, op_display, op_status;
 
 const struct config *vm_config(const struct vm *vm);
-/* What the VM is now, for the planner and for people. run_state (may be NULL) gets QEMU's word, or "". */
+/* What the VM is now, for people. run_state (may be NULL) gets QEMU's word, or "". */
 bool vm_machine_state(struct vm *vm, enum plan_machine *ret_machine, char run_state[32], struct err *err) MUST_CHECK;
+/* For the planner: one that stands only until there is space is one that runs, as its user sees it. */
+bool vm_planned_state(struct vm *vm, enum plan_machine *ret_machine, struct err *err) MUST_CHECK;
+bool vm_waits_for_space(const struct vm *vm);
 const char *vm_state_name(enum plan_machine machine); /* "off", "running", "paused", "saved" */
 /* ERR_STATE unless there is a machine; operation for the message. */
 bool vm_require_machine(const struct vm *vm, const char *operation, struct err *err) MUST_CHECK;

@@ -237,9 +237,9 @@ static bool status_from_files(const char *vm_dir, bool unmanaged, json_t **ret_s
     if (!store_read(&io_real, vm_dir, &tree, err))
         return false;
     const char *state = unmanaged ? "unmanaged" : guid_is_set(&tree->vm->saved) ? "saved" : "off";
-    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n}", "name", tree->vm->name, "guid",
+    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", tree->vm->name, "guid",
                                tree->vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
-                               "qemu_version", "operation", "run_state");
+                               "qemu_version", "operation", "run_state", "paused_for", "disk_errors");
     if (!status)
         return err_oom(err);
     *ret_status = status;

@@ -45,10 +45,10 @@ static bool arguments_read(int argc, char **argv, struct arguments *ret_argument
 }
 
 /* At the end of a login or of the host everybody gets a signal. QEMU ends by it in order, and must find its disks served until then;
- * the worker ends when QEMU has. */
+ * the worker ends when QEMU has. A file that may not grow any more (SIGXFSZ) is an error like a full disk. */
 static void signals_ignore(void)
 {
-    static const int IGNORED[] = {SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+    static const int IGNORED[] = {SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGXFSZ};
 
     for (size_t i = 0; i < ARRAY_SIZE(IGNORED); i++)
         signal(IGNORED[i], SIG_IGN);
@@ -90,13 +90,14 @@ static void serve(struct server *server, struct vm *vm, bool first_pending)
                                {.fd = vm_machine_fd(vm), .events = POLLIN},
                                {.fd = vm_monitor_fd(vm), .events = POLLIN}};
         /* The first client has connected before the worker was there: if it is silent it has died. */
-        int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : -1);
+        int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : vm_wait_ms(vm));
         if (ready == 0 && first_pending)
             return;
-        if (fds[1].revents || fds[2].revents) {
+        bool has_news = ready > 0 && (fds[1].revents || fds[2].revents);
+        if (has_news)
             vm_handle_events(vm);
+        if (vm_retry(vm) || has_news)
             status_refresh(server, vm);
-        }
         for (struct server_request *request; (request = server_next(server)) != NULL; first_pending = false)
             request_run(server, vm, request);
     }

@@ -96,7 +96,7 @@ def claim_tree_json_is_as_documented(home):
     three = vm.snapshot("three")["guid"]
     tree = vm.do("tree")
     assert set(tree) == {"vm", "now", "snapshots", "merging"}, tree
-    assert tree["vm"] == {"name": "v", "guid": vm.guid, "state": "off"}
+    assert tree["vm"] == {"name": "v", "guid": vm.guid, "state": "off", "paused_for": None}
     assert tree["now"] == {"parent": three, "disks": [str(vm.disk())]}
     assert tree["merging"] == []
     assert [(s["guid"], s["parent"]) for s in tree["snapshots"]] == [(one, None), (two, one), (three, one)], tree
