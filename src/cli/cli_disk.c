@@ -4,9 +4,24 @@
 #include "cli_output.h"
 #include "cli_progress.h"
 #include "cli_text.h"
+#include "disk.h"
 #include "disk_tools.h"
+#include "log.h"
+#include "runtime.h"
 
 #include <stdio.h>
+
+/* What a server or a worker that was killed had answered comes to its place first: an operand is an image, or is not
+ * there. */
+static bool settle(const struct cli_operands *operands, struct err *err)
+{
+    AUTO_FREE char *dir = dirty_dir();
+
+    for (int i = 0; dir && i < operands->count; i++)
+        if (!disk_settle(&io_real, dir, operands->items[i], err))
+            return false;
+    return true;
+}
 
 static bool work(const struct disk_verb *verb, const void *args, char **operands, json_t **ret_answer,
                  struct err *err)
@@ -30,10 +45,20 @@ int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *arg
         return status;
     if (verb->check && (status = verb->check(args, operands.items)) != 0)
         return status;
-    if (!work(verb, args, operands.items, &answer, &err))
+    if (!settle(&operands, &err) || !work(verb, args, operands.items, &answer, &err))
         return cli_fail(operands.items[0], &err);
     status = *json ? output_json(answer) : verb->print(answer);
     return status == 0 && verb->status ? verb->status(answer) : status;
+}
+
+char *dirty_dir(void)
+{
+    char *dir = NULL;
+    struct err err;
+
+    if (!runtime_dirty_dir(&dir, &err))
+        log_debug("%s", err.text);
+    return dir;
 }
 
 bool block_size_is_wrong(uint64_t block_bytes, int *ret_status)

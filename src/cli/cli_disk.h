@@ -41,6 +41,8 @@ struct disk_verb {
 int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *args, const bool *json);
 
 /* --- pieces of the verbs --- */
+/* Where dirty logs are kept (disk.h); owned. NULL: this user has no such place here. */
+char *dirty_dir(void);
 /* True if a --block-size is given (not 0) that others would not read: the usage error has been told. */
 bool block_size_is_wrong(uint64_t block_bytes, int *ret_status);
 /* A fault as a row of JSON, and that row as a line behind what (a file, a word). */

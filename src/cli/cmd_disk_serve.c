@@ -73,7 +73,8 @@ static void ending_signals(sigset_t *set)
 
 static int serve(const struct args *args, const char *file, const char *socket_path)
 {
-    struct disk_options disk_options = {.io = &io_real, .writable = args->writable};
+    AUTO_FREE char *log_dir = dirty_dir();
+    struct disk_options disk_options = {.io = &io_real, .writable = args->writable, .log_dir = log_dir};
     struct engine_options options = {.socket_path = socket_path,
                                      .export_name = args->name ? args->name : "",
                                      .read_only = !args->writable};

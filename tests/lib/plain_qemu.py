@@ -41,19 +41,20 @@ class Qmp:
 
 
 class PlainQemu:
-    """A process with the guest; `folder` takes its sockets."""
+    """A process with the guest; `folder` takes its sockets. image: a file, or QEMU's options of one (`file.driver=...`)."""
 
     def __init__(self, folder, image, image_format, memory="192M", step_ms=20, more=()):
         self.folder = folder
         for name in ("console", "qmp"):
             (folder / name).unlink(missing_ok=True)
         guest = guest_folder()
+        source = image if str(image).startswith("file.") else f"file={image}"
         self.process = subprocess.Popen([
             "qemu-system-x86_64", "-machine", "pc", "-accel", "tcg", "-m", memory, "-display", "none", "-nodefaults",
             "-kernel", guest / "vmlinuz", "-initrd", guest / "initrd",
             "-append", f"console=ttyS0 quiet bough_step_ms={step_ms}",
             "-serial", f"unix:{folder}/console,server=on,wait=off", "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-            "-drive", f"if=none,id=d0,format={image_format},file={image}", "-device", "virtio-blk-pci,drive=d0", *more],
+            "-drive", f"if=none,id=d0,format={image_format},{source}", "-device", "virtio-blk-pci,drive=d0", *more],
             stdin=subprocess.DEVNULL)
         try:
             self.console = Console(str(folder / "console"), 20)
