@@ -231,6 +231,7 @@ static bool sync_files(struct io_file *const *files, size_t count, bool *ret_syn
 {
     for (size_t i = 0; i < count; i++) {
         if (!io_sync(files[i], err)) {
+            err->code = ERR_IO; /* also for want of space: what was written is lost, room does not bring it back */
             *ret_sync_failed = true;
             return false;
         }

@@ -37,6 +37,9 @@ static void flush_op_done(struct ring_op *op, int64_t result)
         flush->sync_failed = flush->stage != FLUSH_WRITE;
         err_set_errno(&flush->failure, (int)-result, "%s: %s", op->file->path,
                       flush->sync_failed ? "fdatasync" : "write");
+        /* Also for want of space: it has cost what was written, and who makes room does not bring that back. */
+        if (flush->sync_failed)
+            flush->failure.code = ERR_IO;
         flush_end(core, true);
         return;
     }

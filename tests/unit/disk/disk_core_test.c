@@ -394,6 +394,22 @@ static void a_failed_sync_is_for_good(void **state)
     assert_false(disk_close(disk, &err));
 }
 
+/* Storage that promised more than it has tells so when it is too late. */
+static void a_sync_that_finds_no_space_is_no_want_of_space(void **state)
+{
+    const struct lab *lab = *state;
+
+    create(lab, "/d/base.vhd", VHD_DYNAMIC, SIZE, NULL);
+    struct disk *disk = open_disk(lab, "/d/base.vhd", true);
+    fill(disk, 0, 512, 1);
+    io_failing_set(lab->failing, (struct io_fault){.calls = IO_CALL_SYNC, .nth = 1, .errnum = ENOSPC});
+    for (int i = 0; i < 2; i++) {
+        assert_false(disk_flush(disk, &err));
+        assert_int_equal(err.code, ERR_IO);
+    }
+    disk_abandon(disk);
+}
+
 static void a_failed_metadata_write_is_done_again(void **state)
 {
     const struct lab *lab = *state;
@@ -739,6 +755,7 @@ int main(void)
         LAB_TEST(a_clean_disk_flushes_for_nothing_and_an_overwrite_for_one_sync),
         LAB_TEST(bits_set_during_a_flush_wait_for_the_next),
         LAB_TEST(a_failed_sync_is_for_good),
+        LAB_TEST(a_sync_that_finds_no_space_is_no_want_of_space),
         LAB_TEST(a_failed_metadata_write_is_done_again),
         LAB_TEST(no_space_fails_the_write_and_harms_nothing),
         LAB_TEST(what_a_crash_left_behind_the_end_is_not_seen_in_new_blocks),

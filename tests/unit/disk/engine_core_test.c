@@ -255,6 +255,20 @@ static void failed_sync_is_told_to_the_disk_and_to_all_who_waited(void **argumen
     assert_int_equal(jobs[2].errnum, EIO); /* the disk remembers */
 }
 
+static void sync_that_finds_no_space_is_an_io_error(void **argument)
+{
+    struct state *state = *argument;
+    struct job jobs[2] = {0};
+
+    for (size_t i = 0; i < 2; i++) {
+        state->fake->sync_errnum = i == 0 ? ENOSPC : 0;
+        submit(state, &jobs[i], REQUEST_FLUSH, 0, 0, NULL);
+        finish(state);
+        assert_int_equal(jobs[i].errnum, EIO);
+    }
+    assert_true(state->fake->sync_failed);
+}
+
 static void failed_metadata_write_is_no_failed_sync(void **argument)
 {
     struct state *state = *argument;
@@ -469,6 +483,7 @@ int main(void)
         EACH(flushed_bytes_are_no_longer_dirty),
         EACH(failed_write_gives_its_errno_and_marks_nothing),
         EACH(failed_sync_is_told_to_the_disk_and_to_all_who_waited),
+        EACH(sync_that_finds_no_space_is_an_io_error),
         EACH(failed_metadata_write_is_no_failed_sync),
         EACH(long_zeroing_lets_others_pass),
         EACH(reserved_zeros_are_written),
