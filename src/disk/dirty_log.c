@@ -77,6 +77,9 @@ static bool file_make(struct dirty_log *log, const char *dir, const struct vhd *
     }
     if (log->fd < 0)
         return err_sys(err, errno, "make %s", log->path);
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(log->fd, F_OFD_SETLK, &whole) != 0)
+        return err_sys(err, errno, "lock %s", log->path);
     if (ftruncate(log->fd, (off_t)log->map_bytes) != 0)
         return err_sys(err, errno, "%s: set its size", log->path);
     return take_space(log, 0, dirty_bits_offset(log->bat_bytes), err);

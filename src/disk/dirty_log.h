@@ -9,7 +9,8 @@
  * (dirty_log_replay), any number of times.
  *
  * The name in the directory is `DEVICE-INODE.dirty`, of the image. Whoever holds the image's lock for writing
- * owns it. */
+ * owns it, and has a lock on it too, which ends with the process at once: the image's may outlive it for as long as
+ * the kernel still works on what the process had asked of io_uring. */
 #pragma once
 
 #include "vhd.h"
@@ -45,8 +46,8 @@ bool dirty_log_reserve(struct dirty_log *log, uint32_t block, struct err *err) M
 void dirty_log_set_end(struct dirty_log *log, uint64_t end_bytes);
 void dirty_log_set_entry(struct dirty_log *log, uint32_t block, uint32_t entry);
 
-/* If the directory has a log of the image at image_path whose process is gone: puts it in place, durable, and removes
- * it. One of another boot, or of another image that had the same inode, is removed alone. An image that somebody
+/* If the directory has a log of the image at image_path whose process is gone: waits until the kernel has done what
+ * that had asked for, puts the log in place, durable, and removes it. One of another boot, or of another image that had the same inode, is removed alone. An image that somebody
  * has open for writing is left to him. ERR_MISMATCH: the image was changed meanwhile by something that did not
  * know of it; both stay as they are. *ret_changed: the image was changed. */
 bool dirty_log_replay(const struct io *io, const char *dir, const char *image_path, bool *ret_changed,

@@ -10,7 +10,12 @@
 #include "log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <time.h>
+
+#define KERNEL_TIMEOUT_MS 10000
+#define LOOK_EVERY_MS     5
 
 struct replay {
     const struct io *io;
@@ -139,16 +144,40 @@ static bool put_all(const struct replay *replay, struct err *err)
            io_truncate(vhd->file, end + VHD_FOOTER_BYTES, err) && io_sync(vhd->file, err);
 }
 
-/* The log is read again behind the image's lock: another may have replayed it a moment ago. */
+/* Does the process that made the log live? */
+static bool owner_lives(const struct replay *replay)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    return fcntl(replay->log->fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+}
+
+/* What a dead process had asked of the kernel may still be under way, and keeps the image locked until it ends. */
+static bool open_image(struct replay *replay, const char *image_path, struct err *err)
+{
+    for (unsigned waited_ms = 0;; waited_ms += LOOK_EVERY_MS) {
+        if (vhd_open(replay->io, image_path, IO_WRITE, &replay->vhd, err))
+            return true;
+        if (err->code != ERR_BUSY || waited_ms >= KERNEL_TIMEOUT_MS || owner_lives(replay))
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_MS * 1000000L}, NULL);
+    }
+}
+
 static bool open_both(struct replay *replay, const char *image_path, bool *ret_ready, struct err *err)
 {
     size_t got;
 
     *ret_ready = false;
-    if (!vhd_open(replay->io, image_path, IO_WRITE, &replay->vhd, err))
-        return err->code == ERR_BUSY || err_prefix(err, "writes to it wait in %s", replay->path);
     if (!io_open(&io_real, replay->path, IO_READ_ONLY, &replay->log, err))
         return err->code == ERR_NOT_FOUND;
+    if (owner_lives(replay))
+        return true;
+    if (!open_image(replay, image_path, err))
+        return err->code == ERR_BUSY || err_prefix(err, "writes to it wait in %s", replay->path);
+    /* Another may have replayed it a moment ago. */
+    if (access(replay->path, F_OK) != 0)
+        return true;
     if (!io_read_some(replay->log, 0, &replay->header, sizeof replay->header, &got, err))
         return false;
     *ret_ready = true;

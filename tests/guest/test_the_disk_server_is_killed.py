@@ -74,16 +74,21 @@ def claim_every_answered_write_outlives_the_server(home):
     with PlainQemu(home.dir, server.options(), "raw") as guest:
         console = guest.console
         console.ready()
-        console.command("files 5")
         for number in range(KILLS):
+            console.command("step 0")  # each would flush what is to be found unflushed
             written = write_and_sum(console, number)
-            time.sleep(chance.random() * 0.2)
+            time.sleep(chance.random() * 0.05)
             server.end("kill")
             time.sleep(chance.random() * 0.2)
             server.start()
             assert read_and_sum(console, number) == written, f"kill {number}: what was answered is gone"
+            console.command("step 20")
+            console.command("files 5")
             console.step(deadline_s=30)  # the guest itself looks at what it has synced
-        console.command("idle")
+            server.end("kill")  # under load
+            server.start()
+            console.step(deadline_s=30)
+            console.command("idle")
         assert console.run("umount /disk 2>/dev/null; sync; echo")[0] == 0
     assert server.end("terminate") == 0
     assert file_system_check(flattened_by_7zip(layers[-1])) == ""
