@@ -53,6 +53,7 @@ class StorageDaemon:
         self._process = subprocess.Popen(
             ["qemu-storage-daemon", "--chardev", "stdio,id=m", "--monitor", "chardev=m", "--nbd-server",
              f"addr.type=unix,addr.path={self.socket}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._events = []  # that nobody has waited for yet
         json.loads(self._process.stdout.readline())
         self.do("qmp_capabilities")
 
@@ -81,16 +82,18 @@ class StorageDaemon:
                 raise RuntimeError(f"{command}: {message['error']['desc']}")
             if "return" in message:
                 return message["return"]
+            self._events.append(message)
 
-    def wait(self, event, matches=lambda data: True):
+    def wait(self, event, **data):
+        """Until the event has come, perhaps before; those before it are forgotten."""
         while True:
-            message = self._message()
-            if message.get("event") == event and matches(message.get("data", {})):
+            message = self._events.pop(0) if self._events else self._message()
+            if message["event"] == event and data.items() <= message["data"].items():
                 return
 
     def create(self, **options):
         self.do("blockdev-create", job_id="make", options=options)
-        self.wait("JOB_STATUS_CHANGE", lambda data: data["id"] == "make" and data["status"] == "concluded")
+        self.wait("JOB_STATUS_CHANGE", id="make", status="concluded")
         for job in self.do("query-jobs"):
             if "error" in job:
                 raise RuntimeError(f"blockdev-create: {job['error']}")
@@ -149,10 +152,16 @@ class Chains:
                 daemon.do("block-export-add", type="nbd", id="export", node_name="image", name="", writable=True)
                 run(self.programs.chain_make, "layer", daemon.socket, data, layer, writes, seed, QCOW2_CLUSTER_BYTES)
                 daemon.do("block-export-del", id="export", mode="hard")
-                daemon.wait("BLOCK_EXPORT_DELETED")
+                daemon.wait("BLOCK_EXPORT_DELETED", id="export")
                 daemon.do("blockdev-del", node_name="image")
                 daemon.do("blockdev-del", node_name="file")
         self.qcow2_depth = layers
+
+    def remove(self):
+        for name in ("own", "qcow2"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for file in (self.raw, self.folder / "chains.json"):
+            file.unlink(missing_ok=True)
 
     def check(self, server, depth, samples):
         """Over NBD: the served chain holds what it must."""

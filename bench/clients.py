@@ -19,15 +19,21 @@ READS = (
 # the first region; the rest overwrite there.
 WRITES = (
     Workload("first-4k-q32", "random first write 4 KiB, QD 32", "write", "random", 4096, 32, once=True),
-    Workload("first-4k-q1-flush", "the same, QD 1, each flushed", "write", "random", 4096, 1, True, True, region=1),
+    Workload("first-4k-q1-flush", "random first write 4 KiB and flush, QD 1", "write", "random", 4096, 1, True, True, region=1),
     Workload("write-1m-q1", "sequential write 1 MiB, QD 1", "write", "sequential", 1 << 20, 1),
     Workload("write-1m-q4", "sequential write 1 MiB, QD 4", "write", "sequential", 1 << 20, 4),
     Workload("write-4k-q1", "random overwrite 4 KiB, QD 1", "write", "random", 4096, 1),
     Workload("write-4k-q32", "random overwrite 4 KiB, QD 32", "write", "random", 4096, 32),
-    Workload("write-4k-q1-flush", "the same, QD 1, each flushed", "write", "random", 4096, 1, True),
+    Workload("write-4k-q1-flush", "random overwrite 4 KiB and flush, QD 1", "write", "random", 4096, 1, True),
 )
+SMOKE = ("read-4k-q32", "read-1m-q4", "first-4k-q32", "write-1m-q4", "write-4k-q1-flush")
 
-Result = namedtuple("Result", "iops mib_per_second p50_us p99_us client_cpu")
+Result = namedtuple("Result", "seconds iops mib_per_second p50_us p99_us client_cpu")
+
+
+def is_for_light(workload):
+    """Where a client's own cost may be what is measured."""
+    return workload.block == 4096 and not workload.flush
 
 
 def light(programs, server, workload, span_bytes, seconds, seed):
@@ -39,7 +45,7 @@ def light(programs, server, workload, span_bytes, seconds, seed):
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
     told = json.loads(done.stdout)
-    return Result(told["iops"], told["mib_per_second"], told["p50_us"], told["p99_us"], told["cpu"])
+    return Result(told["seconds"], told["iops"], told["mib_per_second"], told["p50_us"], told["p99_us"], told["cpu"])
 
 
 def fio(_programs, server, workload, span_bytes, seconds, seed):
@@ -60,7 +66,7 @@ def fio(_programs, server, workload, span_bytes, seconds, seed):
     if job["error"] != 0 or told["total_ios"] == 0:
         raise RuntimeError(f"{' '.join(words)}: error {job['error']}, {told['total_ios']} requests")
     percentiles = told["clat_ns"]["percentile"]
-    return Result(told["iops"], told["bw_bytes"] / (1 << 20), percentiles["50.000000"] / 1000,
+    return Result(told["runtime"] / 1000, told["iops"], told["bw_bytes"] / (1 << 20), percentiles["50.000000"] / 1000,
                   percentiles["99.000000"] / 1000, (job["usr_cpu"] + job["sys_cpu"]) / 100)
 
 

@@ -61,9 +61,12 @@ class Server:
         """Of nbd_serve: a line, and its answer."""
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
+        return self.hear()
+
+    def hear(self):
         answer = self._process.stdout.readline().strip()
         if not answer.startswith("ok"):
-            raise RuntimeError(f"{line}: {answer or 'no answer'}")
+            raise RuntimeError(f"nbd_serve: {answer or 'no answer'}")
         return answer
 
     def stop(self):
@@ -88,7 +91,7 @@ def own(programs, socket_path, top, writable=False):
 def own_to_be_told(programs, socket_path, top):
     """Our engine in the program of the tests, which prepares and switches tops when it is told to."""
     server = Server([programs.nbd_serve, "serve", top, socket_path], socket_path)
-    server.ask_started = server._process.stdout.readline()
+    server.hear()  # that it has started
     return server
 
 
