@@ -99,6 +99,17 @@ bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struc
 /* The range has been written to its pieces: its sectors are present from now on. Cannot fail. */
 void disk_write_end(struct disk *disk, uint64_t offset, uint64_t length);
 
+/* Zeros: the first part of the range, *ret_covered bytes of it. The caller makes the bytes of each piece zero (a hole, or
+ * zeros written), then calls disk_write_end() for the piece's own range; where there is no piece, nothing is to be done. A
+ * failure may leave a prefix done. */
+struct disk_zero_piece {
+    struct io_file *file;
+    uint64_t file_offset;
+    uint64_t offset, length; /* of the disk */
+};
+bool disk_zero_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_zero_piece *pieces, size_t max,
+                     size_t *ret_count, uint64_t *ret_covered, struct err *err) MUST_CHECK;
+
 /* A flush: the metadata as it was when it began, so that bits set later do not overtake their data.
  * Steps for the caller: sync `sync_first[]`; then write `writes[]` in order; then sync `sync_last[]`; then
  * disk_flush_end(). Empty arrays are common: an overwrite costs one sync, a clean disk none.

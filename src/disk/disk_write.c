@@ -125,7 +125,8 @@ static bool has_data(struct disk *disk, uint64_t offset, uint64_t length, bool *
     return true;
 }
 
-static bool zero_stretch(struct disk *disk, uint64_t offset, const struct stretch *stretch, struct err *err)
+static bool zero_stretch(struct disk *disk, uint64_t offset, const struct stretch *stretch,
+                         struct disk_zero_piece *piece, size_t *count, struct err *err)
 {
     struct layer *top = disk_top(disk);
     /* A block that is zeros as a whole needs no space for its data. */
@@ -134,39 +135,65 @@ static bool zero_stretch(struct disk *disk, uint64_t offset, const struct stretc
 
     if (!ensure_block(disk, stretch->block, /* reserve= */ !whole, &is_new, err))
         return false;
+    if (is_new) { /* it has zeros already */
+        disk_write_end(disk, offset, stretch->length);
+        return true;
+    }
     uint64_t data = vhd_data_offset(top->vhd, layer_entry(top, stretch->block));
-    /* A new block has zeros already. */
-    if (!is_new &&
-        !io_zero(top->vhd->file, data + (uint64_t)stretch->first * VHD_SECTOR, stretch->length, err))
-        return false;
-    disk_write_end(disk, offset, stretch->length);
+    *piece = (struct disk_zero_piece){.file = top->vhd->file,
+                                      .file_offset = data + (uint64_t)stretch->first * VHD_SECTOR,
+                                      .offset = offset,
+                                      .length = stretch->length};
+    ++*count;
     return true;
 }
 
-static bool zero_fixed(struct disk *disk, uint64_t offset, uint64_t length, struct err *err)
+/* Looks at so many blocks in one call. */
+#define ZERO_STEPS 64U
+
+bool disk_zero_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_zero_piece *pieces, size_t max,
+                     size_t *ret_count, uint64_t *ret_covered, struct err *err)
 {
-    if (length == 0)
-        return true;
-    disk_top(disk)->writing->data_dirty = true;
-    return io_zero(disk_top(disk)->vhd->file, offset, length, err);
+    const struct vhd *vhd = disk_top(disk)->vhd;
+    uint64_t covered = 0;
+    size_t count = 0;
+
+    if (!check_write(disk, offset, length, err))
+        return false;
+    if (vhd->type == VHD_FIXED && length > 0) {
+        pieces[count++] = (struct disk_zero_piece){
+            .file = vhd->file, .file_offset = offset, .offset = offset, .length = length};
+        covered = length;
+    }
+    for (unsigned step = 0; covered < length && count < max && step < ZERO_STEPS; step++) {
+        struct stretch stretch = first_stretch(vhd, offset + covered, length - covered);
+        bool data;
+        if (!has_data(disk, offset + covered, stretch.length, &data, err) ||
+            (data && !zero_stretch(disk, offset + covered, &stretch, &pieces[count], &count, err)))
+            return false;
+        covered += stretch.length;
+    }
+    *ret_count = count;
+    *ret_covered = covered;
+    return true;
 }
 
 bool disk_zero(struct disk *disk, uint64_t offset, uint64_t length, struct err *err)
 {
-    const struct vhd *vhd = disk_top(disk)->vhd;
+    struct disk_zero_piece pieces[PIECES];
+    uint64_t covered;
+    size_t count;
 
-    if (!check_write(disk, offset, length, err))
-        return false;
-    if (vhd->type == VHD_FIXED)
-        return zero_fixed(disk, offset, length, err);
-    while (length > 0) {
-        struct stretch stretch = first_stretch(vhd, offset, length);
-        bool data;
-        if (!has_data(disk, offset, stretch.length, &data, err) ||
-            (data && !zero_stretch(disk, offset, &stretch, err)))
+    do {
+        if (!disk_zero_begin(disk, offset, length, pieces, PIECES, &count, &covered, err))
             return false;
-        offset += stretch.length;
-        length -= stretch.length;
-    }
+        for (size_t i = 0; i < count; i++) {
+            if (!io_zero(pieces[i].file, pieces[i].file_offset, pieces[i].length, err))
+                return false;
+            disk_write_end(disk, pieces[i].offset, pieces[i].length);
+        }
+        offset += covered;
+        length -= covered;
+    } while (length > 0);
     return true;
 }

@@ -5,8 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* A slice of zeroing between two looks at everything else. */
-#define ZERO_SLICE_BYTES  (64U << 20)
 #define ZERO_BUFFER_BYTES (256U << 10)
 
 static const uint8_t ZEROS[ZERO_BUFFER_BYTES];
@@ -69,6 +67,72 @@ static int request_fail(const struct request *request, const struct err *err)
 }
 
 static void request_round(struct request *request);
+static void zero_round(struct request *request);
+
+/* Writes what comes next of a piece that is to be zeros; false: all is written. */
+static bool zeros_write(struct request_piece *piece)
+{
+    uint64_t rest = piece->zero.length - piece->zeros_written;
+    uint64_t part = rest < ZERO_BUFFER_BYTES ? rest : ZERO_BUFFER_BYTES;
+
+    if (rest == 0)
+        return false;
+    piece->zeros_written += part;
+    ring_write(piece->request->core->ring, &piece->op, piece->zero.file,
+               piece->zero.file_offset + piece->zeros_written - part, ZEROS, part);
+    return true;
+}
+
+static void zero_piece_done(struct ring_op *op, int64_t result)
+{
+    struct request_piece *piece = (struct request_piece *)(void *)op;
+    struct request *request = piece->request;
+
+    bool goes_on = result == -EOPNOTSUPP || (result >= 0 && piece->zeros_written > 0);
+    if (goes_on && zeros_write(piece))
+        return;
+    if (result < 0 && request->errnum == 0)
+        request->errnum = (int)-result;
+    if (result >= 0)
+        disk_write_end(request->core->disk, piece->zero.offset, piece->zero.length);
+    if (--request->pieces_left > 0)
+        return;
+    request->core->dirty_bytes += VHD_SECTOR;
+    request->moved += request->round_length;
+    if (request->errnum != 0)
+        request_work_ended(request, request->errnum);
+    else
+        zero_round(request);
+}
+
+static void zero_round(struct request *request)
+{
+    struct core *core = request->core;
+    struct disk_zero_piece pieces[REQUEST_PIECES];
+    size_t count = 0;
+    struct err err;
+
+    if (request->moved < request->length &&
+        !disk_zero_begin(core->disk, request->offset + request->moved, request->length - request->moved, pieces,
+                         REQUEST_PIECES, &count, &request->round_length, &err)) {
+        request_work_ended(request, request_fail(request, &err));
+        return;
+    }
+    request->pieces_left = (unsigned)count;
+    for (size_t i = 0; i < count; i++) {
+        struct request_piece *piece = &request->pieces[i];
+        *piece = (struct request_piece){.op = {.done = zero_piece_done}, .request = request, .zero = pieces[i]};
+        ring_punch(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset, pieces[i].length);
+    }
+    if (count > 0)
+        return;
+    if (request->moved == request->length) {
+        request_work_ended(request, 0);
+        return;
+    }
+    request->moved += request->round_length;
+    request_list_append(&core->zeroing, request);
+}
 
 static void piece_done(struct ring_op *op, int64_t result)
 {
@@ -173,7 +237,7 @@ static void request_start(struct request *request)
     }
     core->at_work++;
     if (request->kind == REQUEST_ZERO)
-        request_list_append(&core->zeroing, request);
+        zero_round(request);
     else
         request_round(request);
 }
@@ -190,28 +254,15 @@ void core_submit(struct core *core, struct request *request)
         request_start(request);
 }
 
-/* disk_zero() works at once; long ranges are cut, so that others get their turn between. */
+/* Zeroing that had nothing to do in a part of its range goes on. */
 static void zeroing_turn(struct core *core)
 {
     struct request_list list = core->zeroing;
     struct request *request;
 
     core->zeroing = (struct request_list){0};
-    while ((request = request_list_take(&list))) {
-        struct err err;
-        uint64_t rest = request->length - request->moved;
-        uint64_t slice = rest < ZERO_SLICE_BYTES ? rest : ZERO_SLICE_BYTES;
-        if (!disk_zero(core->disk, request->offset + request->moved, slice, &err)) {
-            request_work_ended(request, request_fail(request, &err));
-            continue;
-        }
-        core->dirty_bytes += VHD_SECTOR;
-        request->moved += slice;
-        if (request->moved < request->length)
-            request_list_append(&core->zeroing, request);
-        else
-            request_work_ended(request, 0);
-    }
+    while ((request = request_list_take(&list)))
+        zero_round(request);
 }
 
 void core_switch_top(struct core *core, void (*switched)(void *context), void *context)

@@ -2,8 +2,8 @@
  *
  * core_submit() takes a request; its done() is called from a later core_turn(). The loop of the thread is
  *     ring_wait(ring, !core_is_busy(core)); core_turn(core);
- * Reads and writes are mapped by the disk and done by the ring in rounds of a few pieces; zeroing goes on
- * slice by slice, one a turn; flushes are gathered: all that wait share one, and those that come while one
+ * Reads, writes and zeros are mapped by the disk and done by the ring in rounds of a few pieces; zeroing that finds
+ * nothing to do in many blocks goes on in the next turn; flushes are gathered: all that wait share one, and those that come while one
  * runs share the next, since it may have begun before the writes that they stand for had ended.
  *
  *   new ──> [held, while a switch waits] ──> at work ──> (fua, flush: waits for a flush) ──> finished ──>
@@ -32,6 +32,8 @@ struct request;
 struct request_piece {
     struct ring_op op;
     struct request *request;
+    struct disk_zero_piece zero; /* of a REQUEST_ZERO */
+    uint64_t zeros_written;      /* of it, where no hole can be made */
 };
 
 struct request {

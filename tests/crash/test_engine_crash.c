@@ -27,7 +27,7 @@
 
 enum { JOBS = 16, JOB_SECTORS = 192, SECTORS = JOBS * JOB_SECTORS, RUN = 24, VERSIONS = 48, STEPS = 400 };
 #define SIZE_BYTES ((uint64_t)SECTORS * 512)
-#define FLYING     (JOBS * REQUEST_PIECES + 1)
+#define FLYING     (JOBS * REQUEST_PIECES + 2)
 #define IMAGES     "/vm"
 
 struct world;
@@ -52,6 +52,7 @@ static int64_t op_do(const struct ring_op *op)
     size_t length = op->length;
     int errnum = op->kind == RING_READ    ? ops->read(op->file, op->offset, op->bytes, op->length, &length)
                  : op->kind == RING_WRITE ? ops->write(op->file, op->offset, op->bytes, op->length)
+                 : op->kind == RING_PUNCH ? ops->punch(op->file, op->offset, op->length)
                                           : ops->sync(op->file);
 
     return errnum != 0 ? -errnum : (int64_t)length;

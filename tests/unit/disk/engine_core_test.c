@@ -296,6 +296,64 @@ static void long_zeroing_lets_others_pass(void **argument)
     assert_true(state->fake->zero_calls > 1);
 }
 
+enum { ZEROED_FROM = 512, ZEROED_BYTES = 5 << 20 };
+
+/* Data on both sides of a range that is zeroed, and in it but for a stretch. */
+static void zero_a_range(struct state *state, int punch_errnum, struct job *job)
+{
+    memset(state->fake->content, 0xAA, ZEROED_FROM + ZEROED_BYTES + 512);
+    memset(state->fake->written, 1, ZEROED_FROM / 512 + ZEROED_BYTES / 512 + 1);
+    memset(state->fake->content + (2 << 20), 0, 1 << 20);
+    memset(state->fake->written + (2 << 20) / 512, 0, (1 << 20) / 512);
+    state->fake->punch_errnum = punch_errnum;
+    submit(state, job, REQUEST_ZERO, ZEROED_FROM, ZEROED_BYTES, NULL);
+    finish(state);
+}
+
+static void assert_zeroed(const struct state *state)
+{
+    const uint8_t *content = state->fake->content;
+
+    assert_int_equal(content[ZEROED_FROM - 1], 0xAA);
+    assert_int_equal(content[ZEROED_FROM + ZEROED_BYTES], 0xAA);
+    for (size_t i = ZEROED_FROM; i < ZEROED_FROM + ZEROED_BYTES; i++)
+        assert_int_equal(content[i], 0);
+    assert_int_equal(state->fake->writes_begun, 0);
+    assert_int_equal(state->fake->written[(2 << 20) / 512], 0); /* what was zeros is left alone */
+}
+
+static void zeros_are_holes(void **argument)
+{
+    struct state *state = *argument;
+    struct job job = {0};
+
+    zero_a_range(state, 0, &job);
+    assert_int_equal(job.errnum, 0);
+    assert_zeroed(state);
+    assert_int_equal(state->fake->punches, 5);
+}
+
+static void zeros_are_written_where_no_holes_can_be_made(void **argument)
+{
+    struct state *state = *argument;
+    struct job job = {0};
+
+    zero_a_range(state, EOPNOTSUPP, &job);
+    assert_int_equal(job.errnum, 0);
+    assert_zeroed(state);
+}
+
+static void failed_hole_gives_its_errno_and_marks_nothing(void **argument)
+{
+    struct state *state = *argument;
+    struct job job = {0};
+
+    zero_a_range(state, EIO, &job);
+    assert_int_equal(job.errnum, EIO);
+    assert_int_equal(state->fake->writes_begun, 5); /* begun, never ended */
+    state->fake->writes_begun = 0;
+}
+
 static void reserved_zeros_are_written(void **argument)
 {
     enum { LENGTH = 1 << 20 };
@@ -486,6 +544,9 @@ int main(void)
         EACH(sync_that_finds_no_space_is_an_io_error),
         EACH(failed_metadata_write_is_no_failed_sync),
         EACH(long_zeroing_lets_others_pass),
+        EACH(zeros_are_holes),
+        EACH(zeros_are_written_where_no_holes_can_be_made),
+        EACH(failed_hole_gives_its_errno_and_marks_nothing),
         EACH(reserved_zeros_are_written),
         EACH(switch_waits_for_writes_and_holds_what_comes),
         EACH(switch_does_not_wait_for_a_flush),

@@ -10,6 +10,10 @@
 
 #include <cmocka.h>
 
+/* Zeroing looks at so much at once, and cuts its pieces so. */
+#define ZERO_CALL_BYTES  (16U << 20)
+#define ZERO_PIECE_BYTES (1U << 20)
+
 struct disk {
     struct fake fake;
     struct io io;
@@ -56,6 +60,8 @@ static int fake_file_punch(struct io_file *file, uint64_t offset, uint64_t lengt
 
     assert_true(length > 0 && offset + length <= fake->size_bytes);
     fake->punches++;
+    if (fake->punch_errnum == 0)
+        memset(fake->content + offset, 0, length);
     return fake->punch_errnum;
 }
 
@@ -169,13 +175,29 @@ void disk_write_end(struct disk *disk, uint64_t offset, uint64_t length)
     memset(disk->fake.written + offset / 512, 1, length / 512);
 }
 
-bool disk_zero(struct disk *disk, uint64_t offset, uint64_t length, struct err *err)
+bool disk_zero_begin(struct disk *disk, uint64_t offset, uint64_t length, struct disk_zero_piece *pieces, size_t max,
+                     size_t *ret_count, uint64_t *ret_covered, struct err *err)
 {
-    range_check(&disk->fake, offset, length);
-    if (disk->fake.begin_errnum)
-        return err_sys(err, disk->fake.begin_errnum, "zero");
-    disk->fake.zero_calls++;
-    memset(disk->fake.content + offset, 0, length);
+    struct fake *fake = &disk->fake;
+    uint64_t covered = 0;
+    size_t count = 0;
+
+    range_check(fake, offset, length);
+    if (fake->begin_errnum)
+        return err_sys(err, fake->begin_errnum, "zero");
+    fake->zero_calls++;
+    while (covered < length && count < max && covered < ZERO_CALL_BYTES) {
+        uint64_t at = offset + covered, end = at / ZERO_PIECE_BYTES * ZERO_PIECE_BYTES + ZERO_PIECE_BYTES;
+        uint64_t part = end - at < length - covered ? end - at : length - covered;
+        if (memchr(fake->written + at / 512, 1, part / 512)) {
+            pieces[count++] =
+                (struct disk_zero_piece){.file = &fake->file, .file_offset = at, .offset = at, .length = part};
+            fake->writes_begun++;
+        }
+        covered += part;
+    }
+    *ret_count = count;
+    *ret_covered = covered;
     return true;
 }
 
