@@ -33,20 +33,25 @@ static bool raw_open(const struct io *io, const char *path, struct native *nativ
     return true;
 }
 
+static bool vhd_chain_open(const struct io *io, const char *path, struct native *native, struct err *err)
+{
+    struct disk_options options = {.io = io};
+
+    if (!vhd_open(io, path, IO_READ_ONLY, &native->lock, err) ||
+        !io_lock(native->lock->file, IO_LOCK_SHARE, err) || !disk_open(path, &options, &native->disk, err))
+        return false;
+    native->size_bytes = disk_size_bytes(native->disk);
+    return true;
+}
+
 bool native_open(const struct io *io, enum image_format format, const char *path, struct native *ret_native,
                  struct err *err)
 {
     AUTO_NATIVE struct native native = {0};
-    struct disk_options options = {.io = io};
+    bool ok = format == IMAGE_RAW ? raw_open(io, path, &native, err) : vhd_chain_open(io, path, &native, err);
 
-    if (format == IMAGE_RAW) {
-        if (!raw_open(io, path, &native, err))
-            return false;
-    } else {
-        if (!disk_open(path, &options, &native.disk, err))
-            return false;
-        native.size_bytes = disk_size_bytes(native.disk);
-    }
+    if (!ok)
+        return false;
     *ret_native = native;
     native = (struct native){0};
     return true;
@@ -76,6 +81,7 @@ void native_done(struct native *native)
 {
     disk_abandon(native->disk);
     io_close(native->raw);
+    vhd_close(native->lock);
     *native = (struct native){0};
 }
 

@@ -10,10 +10,11 @@
 struct native {
     struct disk *disk;     /* owned; or */
     struct io_file *raw;   /* owned */
+    struct vhd *lock;      /* owned; the top of a chain that is read: nobody writes to it meanwhile */
     uint64_t size_bytes;   /* exact; a raw file's may be no multiple of 512 */
 };
 
-/* ERR_BUSY for a raw file that a QEMU writes to. */
+/* ERR_BUSY if somebody writes to the image: what is read would be of no one moment. */
 bool native_open(const struct io *io, enum image_format format, const char *path, struct native *ret_native,
                  struct err *err) MUST_CHECK;
 /* A new, empty image, written next. size_bytes is exact for raw, a multiple of 512 for others. */
