@@ -72,10 +72,13 @@ struct store_machine {
      * power cut: the present may go on only with disks that are true in both (the old tops of a live
      * snapshot), and with memory that neither names (it stays stopped behind a save). */
     void (*abort)(void *context, const struct plan *plan, size_t index);
+    /* A plan failed behind a commit that is not its last: has nothing been done with what that commit names, so that
+     * the VM's file of before can be written back? Asked before `abort`. NULL: never. */
+    bool (*may_go_back)(void *context);
     void *context;
 };
-/* Runs the steps in order. After a failure before the (next) commit: abort, then a sweep of what the plan
- * made. After a failure of the directory sync behind a commit's rename (outcome unknown): the tree is read
+/* Runs the steps in order. After a failure before the (next) commit: a commit that may be taken back is (if its file
+ * can be written: the disk may be full), abort, then a sweep of what the plan made. After a failure of the directory sync behind a commit's rename (outcome unknown): the tree is read
  * again, abort, nothing is swept. Removals that fail behind the last commit are left to the next recovery,
  * not reported; a machine's step that fails there is reported when the rest has been done. The tree is
  * reloaded after each commit, and at the end of a plan without one. Cancelling is obeyed up to the last

@@ -1,6 +1,7 @@
 /* Plans, done. */
 #include "store_private.h"
 
+#include "auto.h"
 #include "log.h"
 
 #include <stdlib.h>
@@ -10,6 +11,17 @@ static bool needs_machine(enum step_kind kind)
     return kind == STEP_PREPARE_TOPS || kind == STEP_SAVE_MEMORY || kind == STEP_FLUSH_SEALED ||
            kind == STEP_START_TARGET || kind == STEP_STOP_PRESENT || kind == STEP_DROP_PRESENT ||
            kind == STEP_RUN_TARGET;
+}
+
+/* A commit of a plan that has another one behind it. */
+struct committed {
+    const char *path;      /* the plan's */
+    struct config *before; /* what the VM's file was; owned; NULL: there is no such commit, or it cannot be taken back */
+};
+
+static void committed_done(struct committed *committed)
+{
+    config_free(committed->before);
 }
 
 /* The index of the first step that nothing can be undone behind; the count where there is no commit. */
@@ -43,27 +55,41 @@ static void reload(struct store *store)
         log_debug("%s", err.text);
 }
 
-/* A commit was renamed into its place, and then the folder could not be synced: after a power cut either file
- * may be found. The file of before, written again as durably as any commit, makes it certain that nothing has
- * happened. */
-static bool take_back(struct store *store, const struct step *commit)
+/* The VM's file of before a commit, written again as durably as any. */
+static bool take_back(struct store *store, const char *path, struct config *before, bool *ret_uncertain)
 {
-    struct step before = {.kind = STEP_COMMIT, .path = commit->path, .config = store->tree->vm};
+    struct step step = {.kind = STEP_COMMIT, .path = (char *)(uintptr_t)path, .config = before};
     struct err err;
-    bool is_uncertain;
 
-    if (step_do(store, &before, &is_uncertain, &err))
+    if (step_do(store, &step, ret_uncertain, &err))
         return true;
-    log_debug("%s: cannot be taken back: %s", commit->path, err.text);
+    log_debug("%s: cannot be taken back: %s", path, err.text);
     return false;
 }
 
-static void run_failed(struct store *store, const struct plan *plan, size_t index,
+/* The commit that was done is taken back where nothing has come of it. If the file cannot be written it stays done. */
+static void go_back(struct store *store, const struct committed *committed, const struct store_machine *machine,
+                    bool *is_uncertain)
+{
+    if (!committed->before || *is_uncertain || store->is_stale || !machine || !machine->may_go_back ||
+        !machine->may_go_back(machine->context))
+        return;
+    if (take_back(store, committed->path, committed->before, is_uncertain))
+        reload(store);
+}
+
+static void run_failed(struct store *store, const struct plan *plan, size_t index, const struct committed *committed,
                        const struct store_machine *machine, bool is_uncertain)
 {
-    /* A tree that could not be read behind an earlier commit is not the one of before. */
-    if (is_uncertain && !store->is_stale && take_back(store, &plan->steps[index]))
+    bool ignored;
+
+    /* A commit was renamed into its place, and then the folder could not be synced: after a power cut either file may be found.
+     * The one of before makes it certain that nothing has happened. A tree that could not be read behind an earlier commit is
+     * not the one of before. */
+    if (is_uncertain && !store->is_stale &&
+        take_back(store, plan->steps[index].path, store->tree->vm, &ignored))
         is_uncertain = false;
+    go_back(store, committed, machine, &is_uncertain);
     if (is_uncertain) {
         store->is_uncertain = true;
         reload(store);
@@ -95,17 +121,23 @@ static bool run_to_commit(struct store *store, struct plan *plan, size_t end,
                           const struct store_machine *machine, const struct progress *progress,
                           struct err *err)
 {
+    AUTO(committed_done) struct committed committed = {0};
+
     for (size_t i = 0; i < end; i++) {
         bool is_uncertain = false;
+        AUTO_CONFIG struct config *before =
+            plan->steps[i].kind == STEP_COMMIT && i + 1 < end ? config_copy(store->tree->vm) : NULL;
         bool ok = progress_cancelled(progress) ? err_set(err, ERR_CANCELLED, "%s: cancelled", plan->summary)
                                                : do_step(store, plan, i, machine, &is_uncertain, err);
         if (!ok) {
-            run_failed(store, plan, i, machine, is_uncertain);
+            run_failed(store, plan, i, &committed, machine, is_uncertain);
             return false;
         }
         if (plan->steps[i].kind == STEP_COMMIT) {
             store->is_uncertain = false;
             reload_behind_commit(store, plan);
+            committed_done(&committed);
+            committed = (struct committed){.path = plan->steps[i].path, .before = TAKE(before)};
         }
     }
     return true;

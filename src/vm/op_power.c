@@ -98,12 +98,15 @@ static bool wait_for_end(struct vm *vm, uint64_t timeout_s, const struct progres
     while (vm->present) {
         struct pollfd fds[2] = {{.fd = vm_machine_fd(vm), .events = POLLIN},
                                 {.fd = vm_monitor_fd(vm), .events = POLLIN}};
-        if (poll(fds, 2, 100) > 0)
-            vm_handle_events(vm);
+        (void)!poll(fds, 2, 100);
+        vm_handle_events(vm);
         vm_retry(vm); /* a guest writes much while it shuts down */
         if (progress_cancelled(progress))
             return err_set(err, ERR_CANCELLED, "stop: %s: cancelled; the guest may still shut down",
                            vm_config(vm)->name);
+        if (vm->present && vm_now_us() > deadline && vm_waits_for_space(vm))
+            return err_set(err, ERR_NO_SPACE, "stop: %s: the guest cannot shut down, there is no space for %s",
+                           vm_config(vm)->name, guest_space_path(vm->present));
         if (vm->present && vm_now_us() > deadline)
             return err_set(err, ERR_TIMEOUT,
                            "stop: %s: the guest did not shut down within %llu seconds; --force ends it",
@@ -166,8 +169,8 @@ static bool stops_again(struct vm *vm)
 {
     for (int64_t end = clock_ms() + RESUME_LOOK_MS; vm->present && clock_ms() < end;) {
         struct pollfd fd = {.fd = vm_monitor_fd(vm), .events = POLLIN};
-        if (poll(&fd, 1, 20) > 0)
-            vm_handle_events(vm);
+        (void)!poll(&fd, 1, 20);
+        vm_handle_events(vm);
         if (vm_waits_for_space(vm))
             return true;
     }

@@ -154,12 +154,16 @@ static bool machine_has_ended(const struct vm *vm)
     return poll(&pidfd, 1, 0) > 0;
 }
 
-void vm_handle_events(struct vm *vm)
+bool vm_handle_events(struct vm *vm)
 {
     char words[512];
+    bool heard = false;
     struct err err;
 
-    while (vm->present && !machine_has_ended(vm)) {
+    if (!vm->present)
+        return false;
+
+    while (!machine_has_ended(vm)) {
         json_t *event;
         if (!qmp_next_event(machine_qmp(vm->present->machine), 0, &event, &err)) {
             /* The monitor closes a moment before the process is gone: its end is what counts. */
@@ -169,19 +173,19 @@ void vm_handle_events(struct vm *vm)
                 break;
             log_error("the monitor of QEMU is gone (%s): ending it", err.text);
             vm_present_end(vm);
-            return;
+            return true;
         }
         if (!event)
-            return;
+            return heard;
         log_debug("event %s", qmp_event_name(event, NULL));
         guest_hear(vm->present, event);
         json_decref(event);
+        heard = true;
     }
-    if (!vm->present)
-        return;
     machine_last_words(vm->present->machine, words, sizeof words);
     log_info("QEMU has ended: %s", words);
     vm_present_end(vm);
+    return true;
 }
 
 int vm_wait_ms(const struct vm *vm)
@@ -203,8 +207,7 @@ bool vm_planned_state(struct vm *vm, enum plan_machine *ret_machine, struct err 
 {
     enum plan_machine machine;
 
-    if (vm->present)
-        vm_handle_events(vm);
+    vm_handle_events(vm);
     if (!vm_machine_state(vm, &machine, NULL, err))
         return false;
     *ret_machine = machine == MACHINE_PAUSED && vm_waits_for_space(vm) ? MACHINE_RUNNING : machine;

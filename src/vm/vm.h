@@ -29,8 +29,9 @@ bool vm_is_alive(const struct vm *vm);
 /* For poll(): readable when QEMU has ended, or has something to say. -1 when there is no machine. */
 int vm_machine_fd(const struct vm *vm);
 int vm_monitor_fd(const struct vm *vm);
-/* Takes QEMU's events, and its end: then the VM is Off and its disks are closed. */
-void vm_handle_events(struct vm *vm);
+/* Takes QEMU's events, and its end: then the VM is Off and its disks are closed. True if there was anything. To be called
+ * until there is not before each wait for vm_monitor_fd(): any command to QEMU may have read events already. */
+bool vm_handle_events(struct vm *vm);
 /* A guest that QEMU stopped for want of space is set going again by vm_retry(), which wants to be called after so many
  * milliseconds; -1: there is none. */
 int vm_wait_ms(const struct vm *vm);

@@ -178,8 +178,8 @@ static bool tops_are_named(const struct vm *vm)
     return true;
 }
 
-/* The writes must go where the VM's file says. Behind the first commit of a snapshot that is the new tops, which are empty so far;
- * else they are not its yet, or, where nobody knows which file a power cut would leave, may not become it: the old tops are right under
+/* The writes must go where the VM's file says. Behind the first commit of a snapshot that could not be taken back that is the new
+ * tops, which are empty so far; else they are not its yet, or, where nobody knows which file a power cut would leave, may not become it: the old tops are right under
  * both. */
 static void tops_set_right(struct vm *vm)
 {
@@ -210,10 +210,19 @@ static void machine_abort(void *opaque, const struct plan *plan, size_t index)
         log_error("the VM could not be set running again: %s", err.text);
 }
 
+/* Before the instant nobody writes to the prepared tops. */
+static bool tops_are_unused(void *opaque)
+{
+    const struct plan_context *context = opaque;
+
+    return context->vm->present && context->vm->present->next;
+}
+
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)
 {
     struct plan_context context = {.vm = vm, .run = run};
-    struct store_machine machine = {.step = machine_step, .abort = machine_abort, .context = &context};
+    struct store_machine machine = {
+        .step = machine_step, .abort = machine_abort, .may_go_back = tops_are_unused, .context = &context};
 
     if (store_is_uncertain(vm->store))
         return err_set(err, ERR_STATE,

@@ -65,6 +65,12 @@ static void status_refresh(struct server *server, struct vm *vm)
         log_debug("status: %s", err.text);
 }
 
+static void events_take(struct server *server, struct vm *vm)
+{
+    while (vm_handle_events(vm))
+        status_refresh(server, vm);
+}
+
 static void request_run(struct server *server, struct vm *vm, struct server_request *request)
 {
     struct progress progress = server_request_progress(request);
@@ -76,16 +82,19 @@ static void request_run(struct server *server, struct vm *vm, struct server_requ
                        &value, &err);
     if (!done)
         log_info("%s failed: %s", server_request_operation(request), err.text);
-    if (vm_machine_fd(vm) >= 0)
-        vm_handle_events(vm);
+    vm_handle_events(vm);
     status_refresh(server, vm);
+    events_take(server, vm);
     server_answer(request, done ? value : NULL, &err);
 }
 
 /* Until the machine is gone and nobody wants anything any more. */
 static void serve(struct server *server, struct vm *vm, bool first_pending)
 {
-    while (vm_is_alive(vm) || first_pending) {
+    for (;;) {
+        events_take(server, vm);
+        if (!vm_is_alive(vm) && !first_pending)
+            return;
         struct pollfd fds[] = {{.fd = server_fd(server), .events = POLLIN},
                                {.fd = vm_machine_fd(vm), .events = POLLIN},
                                {.fd = vm_monitor_fd(vm), .events = POLLIN}};
@@ -93,10 +102,7 @@ static void serve(struct server *server, struct vm *vm, bool first_pending)
         int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : vm_wait_ms(vm));
         if (ready == 0 && first_pending)
             return;
-        bool has_news = ready > 0 && (fds[1].revents || fds[2].revents);
-        if (has_news)
-            vm_handle_events(vm);
-        if (vm_retry(vm) || has_news)
+        if (vm_retry(vm))
             status_refresh(server, vm);
         for (struct server_request *request; (request = server_next(server)) != NULL; first_pending = false)
             request_run(server, vm, request);
