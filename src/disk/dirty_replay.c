@@ -74,12 +74,17 @@ static bool load_tables(struct replay *replay, struct err *err)
     const struct vhd *vhd = replay->vhd;
     const struct dirty_header *header = &replay->header;
     size_t length;
+    uint64_t end;
 
     if (vhd->type == VHD_FIXED || header->bat_bytes != vhd_bat_file_bytes(vhd) ||
         header->block_count != vhd->block_count || header->bitmap_bytes != vhd->bitmap_bytes)
         return mismatch(replay, "another size", err);
     if (header->end_bytes > vhd->file_bytes)
         return mismatch(replay, "its end cut off", err);
+    if (!vhd_end_bytes(vhd, &end, err))
+        return false;
+    if (end > header->end_bytes)
+        return mismatch(replay, "something behind its end", err);
     if (!vhd_bat_read(vhd, &replay->had, &length, err))
         return false;
     replay->has = malloc(length);
@@ -186,7 +191,7 @@ static bool open_both(struct replay *replay, const char *image_path, bool *ret_r
 
 static bool replay_log(struct replay *replay, const char *image_path, bool *ret_changed, struct err *err)
 {
-    bool ready, is_true;
+    bool ready, is_true = false;
 
     if (!open_both(replay, image_path, &ready, err) || (ready && !counts(replay, &is_true, err)))
         return false;
