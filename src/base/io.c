@@ -21,7 +21,11 @@
 bool io_open(const struct io *io, const char *path, unsigned flags, struct io_file **ret_file,
              struct err *err)
 {
-    PATH_CALL("open", path, io->ops->open(io, path, flags, ret_file));
+    int errnum = io->ops->open(io, path, flags, ret_file);
+
+    if (errnum == EINVAL) /* our own: the system says it of no flags that are given here */
+        return err_set(err, ERR_INVALID, "%s: is no regular file", path);
+    return errnum == 0 || err_sys(err, errnum, "open %s", path);
 }
 
 void io_close(struct io_file *file)

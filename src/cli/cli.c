@@ -9,8 +9,9 @@
 
 static struct {
     char verb[64];
+    const char *group; /* "bough", "bough disk" */
     const struct cli_command *command;
-} running;
+} running = {.group = "bough"};
 
 const char *cli_verb(void)
 {
@@ -36,6 +37,17 @@ static bool begins_with_part(const char *text, const char *part)
     return length > 0 && strncmp(text, part, length) == 0 && text[length] == ':';
 }
 
+/* Or with `/its/folder/part: `? */
+static bool begins_with_file(const char *text, const char *file)
+{
+    const char *end = strstr(text, ": ");
+    size_t length = strlen(file), before = end ? (size_t)(end - text) : 0;
+
+    return begins_with_part(text, file) ||
+           (length > 0 && before > length && text[before - length - 1] == '/' &&
+            begins_with_part(text + before - length, file));
+}
+
 int cli_fail(const char *which, const struct err *err)
 {
     /* What the operation itself has put in front is not said twice. */
@@ -47,13 +59,29 @@ int cli_fail(const char *which, const struct err *err)
     } else {
         message_begin();
     }
-    if (which && !says_verb && !begins_with_part(err->text, which)) {
+    if (which && !says_verb && !begins_with_file(err->text, which)) {
         text_print(stderr, which, TEXT_ONE_LINE);
         fputs(": ", stderr);
     }
     text_print(stderr, err->text, TEXT_LINES);
     fputc('\n', stderr);
     return err_exit_status(err->code);
+}
+
+void cli_usage_print(FILE *stream)
+{
+    const char *line = running.command->usage, *lead = "usage:";
+
+    for (; line; lead = "   or:") {
+        size_t length = strcspn(line, "\n");
+        fprintf(stream, "%s bough %s %.*s\n", lead, running.verb, (int)length, line);
+        line = line[length] == '\n' ? line + length + 1 : NULL;
+    }
+}
+
+size_t cli_summary_length(const struct cli_command *command)
+{
+    return strcspn(command->summary, "\n");
 }
 
 int cli_usage_error(const char *format, ...)
@@ -66,10 +94,12 @@ int cli_usage_error(const char *format, ...)
     va_end(args);
     message_begin();
     text_print(stderr, text, TEXT_ONE_LINE);
-    if (running.command)
-        fprintf(stderr, "\nusage: bough %s %s\n", running.verb, running.command->usage);
-    else
-        fputs(" (`bough help` lists the commands)\n", stderr);
+    if (running.command) {
+        fputc('\n', stderr);
+        cli_usage_print(stderr);
+    } else {
+        fprintf(stderr, " (`%s help` lists the commands)\n", running.group);
+    }
     return err_exit_status(ERR_USAGE);
 }
 
@@ -85,7 +115,8 @@ static void table_print(const struct cli_table *table, FILE *stream)
 {
     fprintf(stream, "usage: %s COMMAND ...\n\n%s.\n\n", table->prefix, table->summary);
     for (size_t i = 0; i < table->count; i++)
-        fprintf(stream, "  %-16s %s\n", table->commands[i].name, table->commands[i].summary);
+        fprintf(stream, "  %-16s %.*s\n", table->commands[i].name,
+                (int)cli_summary_length(&table->commands[i]), table->commands[i].summary);
     fprintf(stream, "\n`%s help COMMAND` tells more.\n", table->prefix);
 }
 
@@ -119,6 +150,7 @@ static int help_run(const struct cli_table *table, int argc, char **argv)
 int cli_dispatch(const struct cli_table *table, int argc, char **argv)
 {
     running.command = NULL; /* what is wrong until a command is found is not that of the group */
+    running.group = table->prefix;
     if (argc < 2) {
         table_print(table, stderr);
         return err_exit_status(ERR_USAGE);

@@ -9,12 +9,13 @@
 #include "err.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 struct cli_command {
     const char *name;
     int (*action)(int argc, char **argv);
-    const char *usage;   /* what follows the verb, on one line */
-    const char *summary; /* one line, without a full stop */
+    const char *usage;   /* what follows the verb; each line is another way to use it */
+    const char *summary; /* one line, without a full stop; what follows it is for --help alone */
 };
 
 struct cli_table {
@@ -33,8 +34,12 @@ int cli_dispatch(const struct cli_table *table, int argc, char **argv);
 const char *cli_verb(void);
 const struct cli_command *cli_command(void);
 
+/* The usage of the running command, a line each way; and its summary's length. */
+void cli_usage_print(FILE *stream);
+size_t cli_summary_length(const struct cli_command *command);
+
 /* Prints `bough: VERB: WHICH: why` on standard error and returns the exit status. which (a VM or file) may be
- * NULL, and is left out where the text begins with it. */
+ * NULL, and is left out where the text begins with it, its folder in front or not. */
 int cli_fail(const char *which, const struct err *err);
 /* Prints `bough: VERB: why` and where help is; returns the exit status of ERR_USAGE. */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

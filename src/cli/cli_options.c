@@ -14,10 +14,13 @@
 
 static void help_print(const struct cli_syntax *syntax)
 {
-    const struct cli_command *command = cli_command();
+    const char *summary = cli_command()->summary;
+    size_t length = cli_summary_length(cli_command());
 
-    printf("usage: bough %s %s\n\n%c%s.\n", cli_verb(), command->usage,
-           toupper((unsigned char)command->summary[0]), command->summary + 1);
+    cli_usage_print(stdout);
+    printf("\n%c%.*s.\n", toupper((unsigned char)summary[0]), (int)length - 1, summary + 1);
+    if (summary[length] != '\0')
+        printf("%s\n", summary + length + 1);
     if (syntax->option_count > 0)
         printf("\n");
     for (size_t i = 0; i < syntax->option_count; i++) {

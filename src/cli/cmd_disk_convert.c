@@ -16,13 +16,13 @@ struct args {
 
 static const struct cli_option OPTIONS[] = {
     {"format", CLI_TEXT, offsetof(struct args, format), "FORMAT",
-     "of TO: dynamic or fixed (both VHD), raw, qcow2, vmdk, vdi, vhdx; without it by TO's name"},
+     "of TO: dynamic or fixed (VHDs), raw, qcow2, vmdk, vdi, vhdx; else by its name"},
     {"block-size", CLI_SIZE, offsetof(struct args, block_bytes), "SIZE",
      "of a dynamic VHD: 512K, 1M, 2M (the default) or 4M"},
     {"source-format", CLI_TEXT, offsetof(struct args, source_format), "FORMAT",
-     "of FROM: vhd, raw, qcow2, vmdk, vdi, vhdx; without it by FROM's content"},
+     "of FROM: vhd, raw, qcow2, vmdk, vdi, vhdx; else by its content"},
     {"trust-source", CLI_FLAG, offsetof(struct args, trust_source), NULL,
-     "read the other files too that FROM names: a qcow2's backing file, a vmdk's extents"},
+     "read other files that FROM names (a backing file, extents): they may be any"},
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, 2};

@@ -42,7 +42,10 @@ bool staging_begin(const struct io *io, const char *to, struct staging *ret_stag
 {
     struct staging staging = {.io = io};
 
-    if (!name_all(to, &staging, err) || !check_free(io, to, err) || !io_make_dir(io, staging.dir, err)) {
+    bool ok = name_all(to, &staging, err) && check_free(io, to, err) && io_make_dir(io, staging.dir, err);
+    if (!ok && err->code == ERR_NOT_FOUND)
+        ok = err_set(err, ERR_NOT_FOUND, "%s: its folder is not there", to);
+    if (!ok) {
         forget(&staging);
         return false;
     }

@@ -50,7 +50,7 @@ static bool check_parent(const struct merge *merge, struct err *err)
     struct io_stat stat;
 
     if (parent->type != VHD_DIFFERENCING && !merge->options->into_base)
-        return err_set(err, ERR_STATE, "%s: is a base disk: merging into it must be asked for", parent->path);
+        return err_set(err, ERR_STATE, "%s: is a base disk: merging into it must be asked for (--into-base)", parent->path);
     if (!io_stat_file(parent->file, &stat, err))
         return false;
     if (stat.links > 1)
