@@ -127,6 +127,16 @@ static bool op_snapshot_live(struct place *place, struct store *store, struct er
     return place_snapshot_live(place, store, err);
 }
 
+/* Done means here: the machine had no space, and the VM is as before. */
+static bool op_snapshot_refused(struct place *place, struct store *store, struct err *err)
+{
+    AUTO_FREE char *top = strdup(store_tree(store)->vm->disks[0].path);
+
+    place->machine_refuses = true;
+    return !place_snapshot_live(place, store, err) && err->code == ERR_NO_SPACE && !store_is_uncertain(store) &&
+           strcmp(store_tree(store)->vm->disks[0].path, top) == 0;
+}
+
 static const struct operation {
     const char *name;
     void (*build)(struct place *place);
@@ -134,6 +144,7 @@ static const struct operation {
 } OPERATIONS[] = {
     {"first snapshot", build_new, op_snapshot_off},
     {"first live snapshot", build_new, op_snapshot_live},
+    {"live snapshot without space", build_new, op_snapshot_refused},
     {"snapshot, saved", build_tree, op_snapshot},
     {"apply, taken off", build_tree, op_apply_off},
     {"apply, saved", build_tree, op_apply_saved},
@@ -284,9 +295,11 @@ static void pictures_take(const struct operation *operation, struct pictures *re
     ret_pictures->before = picture_of(&place);
     place_done(&place);
     ret_pictures->after = picture_after(operation, operation->run);
-    ret_pictures->between =
-        picture_after(operation, operation->run == op_snapshot_live ? op_first_commit_only : operation->run);
-    assert_string_not_equal(ret_pictures->before, ret_pictures->after);
+    bool is_live = operation->run == op_snapshot_live || operation->run == op_snapshot_refused;
+    ret_pictures->between = picture_after(operation, is_live ? op_first_commit_only : operation->run);
+    assert_string_not_equal(ret_pictures->before, ret_pictures->between);
+    assert_true((strcmp(ret_pictures->before, ret_pictures->after) == 0) ==
+                (operation->run == op_snapshot_refused));
 }
 
 static void pictures_done(struct pictures *pictures)

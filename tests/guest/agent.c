@@ -43,6 +43,7 @@
 #define RING_RECORDS 64
 #define MAX_JOBS     8
 #define CHURN_WORDS  16 /* that are written of a page's 512 */
+#define GROW_PAGES   16 /* in one write */
 #define MIB          (1024UL * 1024)
 
 struct record {
@@ -59,6 +60,7 @@ static uint64_t *area; /* of `fill` */
 static size_t area_words;
 static pid_t jobs[MAX_JOBS];
 static uint64_t *churn_rounds; /* of each job, shared with it; 0 for one that does not churn */
+static uint64_t *grown_pages;  /* of /disk/grown that are durable, shared with the job */
 static char device[64] = "";
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -262,6 +264,7 @@ static void make_memory(void)
         say("E no memory");
         _exit(1);
     }
+    grown_pages = churn_rounds + MAX_JOBS;
 }
 
 static void start_up(void)
@@ -542,6 +545,57 @@ static void work_files(unsigned long pause_ms)
     }
 }
 
+/* Every page of the file has 512 words of its own. */
+static uint64_t grown_word(uint64_t page)
+{
+    return (page + 1) * 0x9e3779b97f4a7c15U;
+}
+
+/* Writes a file that grows, past the page cache. What is synced is counted, and nobody but the disk has it. */
+static void work_grow(unsigned long mib)
+{
+    static uint64_t words[GROW_PAGES * 512] __attribute__((aligned(4096)));
+    int fd = open("/disk/grown", O_RDWR | O_CREAT | O_TRUNC | O_DIRECT, 0644);
+    if (fd < 0)
+        say("E grow: %s", strerror(errno));
+    for (uint64_t page = 0; fd >= 0 && page < mib * 256; page += GROW_PAGES) {
+        for (size_t i = 0; i < GROW_PAGES * 512; i++)
+            words[i] = grown_word(page + i / 512);
+        if (pwrite(fd, words, sizeof words, (off_t)page * 4096) != sizeof words || fdatasync(fd) != 0) {
+            say("E grow: page %" PRIu64 ": %s", page, strerror(errno));
+            return;
+        }
+        *grown_pages = page + GROW_PAGES;
+    }
+    say("R grew %lu", mib);
+}
+
+static void do_grow(const char *arguments)
+{
+    *grown_pages = 0;
+    job_start(work_grow, strtoul(arguments, NULL, 0));
+}
+
+/* Reads what is durable of it, past the page cache. */
+static void do_grown(const char *arguments)
+{
+    static uint64_t words[512] __attribute__((aligned(4096)));
+    uint64_t pages = *(volatile uint64_t *)grown_pages;
+    int fd = open("/disk/grown", O_RDONLY | O_DIRECT);
+    (void)arguments;
+    for (uint64_t page = 0; page < pages; page++) {
+        bool same = pread(fd, words, sizeof words, (off_t)page * 4096) == sizeof words;
+        for (size_t i = 0; same && i < 512; i++)
+            same = words[i] == grown_word(page);
+        if (!same) {
+            say("E grown: page %" PRIu64 " of %" PRIu64 " is not what was written", page, pages);
+            break;
+        }
+    }
+    close(fd);
+    say("R grown %" PRIu64, pages);
+}
+
 static void do_dirty(const char *arguments)
 {
     job_start(work_dirty, strtoul(arguments, NULL, 0));
@@ -626,7 +680,9 @@ static const struct {
     {"churn", do_churn, "KIB: writes memory again and again, and looks whether it is what was written"},
     {"churned", do_churned, "waits until all of that has been looked at"},
     {"files", do_files, "MS: makes and removes files, a pause between each"},
-    {"idle", do_idle, "ends dirty, churn and files"},
+    {"grow", do_grow, "MIB: writes and syncs a growing file"},
+    {"grown", do_grown, "reads it back, as far as it is synced"},
+    {"idle", do_idle, "ends dirty, churn, files and grow"},
     {"poweroff", do_poweroff, "ends the guest"},
     {"help", do_help, "these lines"},
 };

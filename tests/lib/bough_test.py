@@ -57,11 +57,15 @@ class Home:
         return self
 
     def __exit__(self, *_):
+        self.end_machines()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def end_machines(self):
+        """No process of it is left behind this."""
         for console in self._consoles:
             console.close()
         for name in sorted(os.listdir(self.machines)):
             self._end(name)
-        shutil.rmtree(self.dir, ignore_errors=True)
 
     def _end(self, name):
         """Ends a machine's processes; a worker first, so that it sees no dead QEMU to report."""

@@ -24,6 +24,7 @@ struct place {
     const struct io *plain; /* without */
     unsigned counter;       /* of GUIDs */
     bool with_nvram;        /* a VM of generation 2 */
+    bool machine_refuses;   /* to save memory: it finds no space */
 };
 
 static inline int place_remove_one(const char *path, const struct stat *stat, int type, struct FTW *walk)
@@ -194,7 +195,12 @@ static inline bool place_save(struct place *place, struct store *store, struct e
            store_run(store, plan, NULL, NULL, err);
 }
 
-/* A machine that leaves something as its memory. */
+static inline bool place_may_go_back(void *context)
+{
+    return ((const struct place *)context)->machine_refuses;
+}
+
+/* A machine that leaves something as its memory, or has no space for it. */
 static inline bool place_machine_step(void *context, struct plan *plan, size_t index, struct err *err)
 {
     const struct place *place = context;
@@ -202,6 +208,8 @@ static inline bool place_machine_step(void *context, struct plan *plan, size_t i
 
     if (step->kind != STEP_SAVE_MEMORY)
         return true;
+    if (place->machine_refuses)
+        return err_set(err, ERR_NO_SPACE, "no space for the memory");
     for (unsigned i = 0; i < 2; i++) {
         AUTO_FREE char *path = string_printf("%s%s", step->path, i ? ".vsv" : ".bin");
         AUTO_IO struct io_file *file = NULL;
@@ -221,7 +229,8 @@ static inline bool place_snapshot_live(struct place *place, struct store *store,
     struct plan_source source = place_source(place);
     struct plan_snapshot request = {
         .machine = MACHINE_RUNNING, .name = "live", .qemu_version = "7.2.1", .accel_used = ACCEL_TCG};
-    struct store_machine machine = {.step = place_machine_step, .context = place};
+    struct store_machine machine = {
+        .step = place_machine_step, .may_go_back = place_may_go_back, .context = place};
     AUTO_PLAN struct plan *plan = NULL;
     struct guid guid;
 

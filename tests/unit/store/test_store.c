@@ -376,6 +376,7 @@ struct script {
     struct buf *log;
     int fail_at; /* the kind of the machine's step that fails; -1: none */
     bool commit_fails;
+    bool may_go_back, disk_is_full; /* when it is asked */
 };
 
 static bool script_step(void *context, struct plan *plan, size_t index, struct err *err)
@@ -403,12 +404,23 @@ static void script_abort(void *context, const struct plan *plan, size_t index)
                store_is_uncertain(script->store) ? "?" : "");
 }
 
+static bool script_may_go_back(void *context)
+{
+    const struct script *script = context;
+
+    if (script->disk_is_full)
+        io_failing_set(script->place->failing,
+                       (struct io_fault){.calls = IO_CALL_WRITE, .nth = 1, .errnum = ENOSPC, .again = true});
+    return script->may_go_back;
+}
+
 static bool run_live(struct script *script, struct err *err)
 {
     struct plan_source source = place_source(script->place);
     struct plan_snapshot request = {
         .machine = MACHINE_RUNNING, .name = "live", .qemu_version = "7.2.1", .accel_used = ACCEL_TCG};
-    struct store_machine machine = {.step = script_step, .abort = script_abort, .context = script};
+    struct store_machine machine = {
+        .step = script_step, .abort = script_abort, .may_go_back = script_may_go_back, .context = script};
     AUTO_PLAN struct plan *plan = NULL;
     struct guid guid;
 
@@ -445,6 +457,51 @@ static void a_live_snapshot_that_fails_before_its_first_commit_leaves_nothing(vo
     assert_string_equal((char *)log.data, "prepare-tops abort@prepare-tops ");
     AUTO_FREE char *after = place_picture(place);
     assert_string_equal(before, after);
+    store_close(script.store);
+}
+
+static void a_live_snapshot_that_may_go_back_behind_its_first_commit_leaves_nothing(void **state)
+{
+    struct place *place = *state;
+    AUTO_BUF struct buf log = BUF_INIT;
+    AUTO_FREE char *before = place_picture(place);
+    struct script script = {.place = place,
+                            .store = place_open(place),
+                            .log = &log,
+                            .fail_at = STEP_SAVE_MEMORY,
+                            .may_go_back = true};
+    AUTO_FREE char *top = strdup(store_tree(script.store)->vm->disks[0].path);
+    struct err err;
+
+    assert_false(run_live(&script, &err));
+    assert_string_equal((char *)log.data, "prepare-tops save-memory abort@save-memory ");
+    assert_string_equal(store_tree(script.store)->vm->disks[0].path, top);
+    AUTO_FREE char *after = place_picture(place);
+    assert_string_equal(before, after);
+    script.fail_at = -1;
+    OK(run_live(&script, &err)); /* and the next one works */
+    store_close(script.store);
+}
+
+static void a_live_snapshot_that_cannot_go_back_for_want_of_space_keeps_its_new_top(void **state)
+{
+    struct place *place = *state;
+    AUTO_BUF struct buf log = BUF_INIT;
+    struct script script = {.place = place,
+                            .store = place_open(place),
+                            .log = &log,
+                            .fail_at = STEP_SAVE_MEMORY,
+                            .may_go_back = true,
+                            .disk_is_full = true};
+    AUTO_FREE char *top = strdup(store_tree(script.store)->vm->disks[0].path);
+    struct err err;
+
+    assert_false(run_live(&script, &err));
+    assert_int_equal(err.code, ERR_QEMU);
+    assert_false(store_is_uncertain(script.store));
+    const char *now = store_tree(script.store)->vm->disks[0].path;
+    assert_string_not_equal(now, top);
+    assert_true(io_exists(place->io, now));
     store_close(script.store);
 }
 
@@ -746,6 +803,8 @@ int main(void)
         TEST(where_there_are_no_links_memory_is_copied),
         TEST(a_snapshots_text_is_read_again),
         TEST(a_live_snapshot_calls_its_machine_in_order),
+        TEST(a_live_snapshot_that_may_go_back_behind_its_first_commit_leaves_nothing),
+        TEST(a_live_snapshot_that_cannot_go_back_for_want_of_space_keeps_its_new_top),
         TEST(a_live_snapshot_that_fails_before_its_first_commit_leaves_nothing),
         TEST(a_live_snapshot_that_fails_between_its_commits_leaves_a_layer_without_a_name),
         TEST(an_unsynced_commit_is_taken_back_where_the_disk_works_again),
