@@ -8,21 +8,31 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
 
 #define QUEUE_ENTRIES      256U
 #define COMPLETION_ENTRIES 4096U
 #define REAP_BATCH         64U
-/* What is likely there already is tried at once, without a way through the ring: every send, and a read of so much from
- * the page cache. Not more reads than this between two waits: a batch is faster through the ring. */
-#define AT_ONCE_BYTES (64U << 10)
-#define AT_ONCE_READS 2U
+/* What is likely to be done at once is not sent through the ring: every send, a read of so much from the page cache, and
+ * a write of so much into it when no other operation on a file is under way. Not more of them than this between two
+ * waits: a batch is faster through the ring, whose writes have threads of their own. */
+#define AT_ONCE_BYTES  (64U << 10)
+#define AT_ONCE_READS  2U
+#define AT_ONCE_WRITES 1U
+/* A write may wait after all, for memory or for the disk. One that took so long sends those of the next time through the
+ * ring, so that they do not hold up all else. */
+#define SLOW_WRITE_NS  500000
+#define SLOW_WRITES_NS 5000000000
 /* Turns in a row that may pass without a look at the kernel's completions, as long as there is something to do. */
 #define MAX_TURNS_ALONE 16U
 
 struct uring {
     struct ring ring;
     struct io_uring kernel;
-    unsigned turns_alone, reads_at_once;
+    unsigned turns_alone, reads_at_once, writes_at_once;
+    unsigned file_operations; /* under way in the kernel */
+    int64_t no_writes_until_ns;
     bool no_nowait; /* a file system that cannot tell whether it would have to wait */
 };
 
@@ -83,19 +93,55 @@ static struct io_uring_sqe *sqe_get(struct uring *uring)
     return sqe;
 }
 
-static ssize_t try_at_once(struct uring *uring, struct ring_op *op)
+static int64_t now_ns(void)
 {
-    size_t rest = op->length - op->moved;
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static ssize_t read_at_once(struct uring *uring, const struct ring_op *op, size_t rest)
+{
     struct iovec vector = {.iov_base = op->bytes + op->moved, .iov_len = rest};
 
-    if (op->kind == RING_SEND)
-        return sendmsg(op->fd, &op->message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (op->kind != RING_READ || rest > AT_ONCE_BYTES || uring->no_nowait || uring->reads_at_once == AT_ONCE_READS)
+    if (uring->no_nowait || uring->reads_at_once == AT_ONCE_READS)
         return 0;
     uring->reads_at_once++;
     ssize_t moved = preadv2(op->fd, &vector, 1, (off_t)(op->offset + op->moved), RWF_NOWAIT);
     uring->no_nowait = moved < 0 && errno == EOPNOTSUPP;
     return moved;
+}
+
+static ssize_t write_at_once(struct uring *uring, const struct ring_op *op, size_t rest)
+{
+    if (uring->file_operations > 0 || uring->writes_at_once == AT_ONCE_WRITES)
+        return 0;
+    int64_t begun_ns = now_ns();
+    if (begun_ns < uring->no_writes_until_ns)
+        return 0;
+    uring->writes_at_once++;
+    ssize_t moved = pwrite(op->fd, op->bytes + op->moved, rest, (off_t)(op->offset + op->moved));
+    int64_t ended_ns = now_ns();
+    if (ended_ns - begun_ns > SLOW_WRITE_NS)
+        uring->no_writes_until_ns = ended_ns + SLOW_WRITES_NS;
+    return moved;
+}
+
+static ssize_t try_at_once(struct uring *uring, const struct ring_op *op)
+{
+    size_t rest = op->length - op->moved;
+
+    if (op->kind == RING_SEND)
+        return sendmsg(op->fd, &op->message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (rest > AT_ONCE_BYTES)
+        return 0;
+    return op->kind == RING_READ ? read_at_once(uring, op, rest) : op->kind == RING_WRITE ? write_at_once(uring, op, rest) : 0;
+}
+
+static bool is_file_operation(const struct ring_op *op)
+{
+    return op->file != NULL;
 }
 
 /* True: it has ended, with success. An error is met again by the ring, and told there. */
@@ -120,6 +166,7 @@ static void uring_submit(struct ring *ring, struct ring_op *op)
 {
     if (ends_at_once(uring_of(ring), op))
         return;
+    uring_of(ring)->file_operations += is_file_operation(op);
     struct io_uring_sqe *sqe = sqe_get(uring_of(ring));
     /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by
      * ring_step_ended(). */
@@ -171,6 +218,7 @@ static unsigned uring_reap(struct uring *uring)
     for (unsigned i = 0; i < count; i++) {
         ops[i] = io_uring_cqe_get_data(cqes[i]);
         results[i] = cqes[i]->res;
+        uring->file_operations -= ops[i] && is_file_operation(ops[i]);
     }
     io_uring_cq_advance(&uring->kernel, count);
     for (unsigned i = 0; i < count; i++)
@@ -184,7 +232,7 @@ static bool uring_wait(struct ring *ring, bool block, struct err *err)
 {
     struct uring *uring = uring_of(ring);
 
-    uring->reads_at_once = 0;
+    uring->reads_at_once = uring->writes_at_once = 0;
     if (ring->ended.first && io_uring_sq_ready(&uring->kernel) == 0 && uring->turns_alone++ < MAX_TURNS_ALONE)
         return true;
     uring->turns_alone = 0;
