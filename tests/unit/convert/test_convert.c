@@ -46,7 +46,7 @@ static struct io_memory *make_chain(enum io_memory_kind kind)
     struct vhd_create_options base = {.type = VHD_DYNAMIC, .size_bytes = SIZE};
     struct vhd_create_options child = {.type = VHD_DIFFERENCING, .parent_path = "/base.vhd"};
     struct disk_options options = {.io = io, .writable = true};
-    struct disk *disk;
+    struct disk *disk = NULL;
 
     assert_true(vhd_create(io, "/base.vhd", &base, &err) && disk_open("/base.vhd", &options, &disk, &err));
     assert_true(disk_write(disk, 0, pattern, 4608, &err) && disk_write(disk, 4 << 20, pattern, 4608, &err));

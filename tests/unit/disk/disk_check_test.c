@@ -112,7 +112,7 @@ static struct io_memory *make_heap(void)
     struct disk_options options = {.io = io, .writable = true};
     AUTO_FREE uint8_t *table = malloc(8192 * 4);
     AUTO_IO struct io_file *file = NULL;
-    struct disk *disk;
+    struct disk *disk = NULL;
 
     assert_true(table && vhd_create(io, PATH, &create, &err) && disk_open(PATH, &options, &disk, &err));
     assert_true(disk_write(disk, 0, table, 512, &err) && disk_close(disk, &err));

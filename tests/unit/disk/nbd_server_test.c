@@ -166,7 +166,7 @@ static void ask(struct world *world, enum nbd_command command, uint64_t offset, 
     uint8_t bytes[NBD_REQUEST_BYTES] = {0};
 
     put_be32(bytes, NBD_REQUEST_MAGIC);
-    put_be16(bytes + 6, command);
+    put_be16(bytes + 6, (uint16_t)command);
     put_be64(bytes + 16, offset);
     put_be32(bytes + 24, length);
     say(world, bytes, sizeof bytes);
