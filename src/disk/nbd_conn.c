@@ -211,6 +211,8 @@ bool conn_turn(struct nbd_conn *conn)
     if (!conn->closing)
         return false;
     slots_release(&conn->ready);
+    if (conn->refused_slot)
+        slot_release(TAKE(conn->refused_slot));
     if (conn->payload_slot && !conn->receiving)
         slot_release(TAKE(conn->payload_slot));
     return !conn->receiving && !conn->sending && conn->slots_used == 0;

@@ -53,6 +53,7 @@ struct nbd_conn {
     uint8_t *input;
     size_t input_start, input_end;
     uint64_t skip;                 /* bytes of a refused payload to throw away */
+    struct nbd_slot *refused_slot; /* whose answer comes behind that */
     struct nbd_slot *payload_slot; /* a write whose payload is coming */
     size_t payload_got;
 

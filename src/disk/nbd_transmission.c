@@ -70,14 +70,34 @@ static void reply_ready(struct nbd_slot *slot)
 
 /* A reply without data. With structured replies, errors are chunks, which READ demands; success may be
  * simple. */
-static void reply_plain(struct nbd_slot *slot, uint32_t error)
+static void reply_make(struct nbd_slot *slot, uint32_t error)
 {
     slot_buffer_release(slot);
     slot->data_length = 0;
     slot->header_length = error != NBD_OK && slot->conn->terms.structured
                               ? nbd_error_chunk_encode(slot->header, slot->wire.cookie, error)
                               : nbd_simple_encode(slot->header, slot->wire.cookie, error);
+}
+
+static void reply_plain(struct nbd_slot *slot, uint32_t error)
+{
+    reply_make(slot, error);
     reply_ready(slot);
+}
+
+/* A payload that nobody wants is thrown away before the answer: there are clients that hear nothing while they
+ * send. */
+static void refuse(struct nbd_slot *slot, uint32_t error)
+{
+    struct nbd_conn *conn = slot->conn;
+
+    if (slot->wire.type != NBD_CMD_WRITE || slot->wire.length == 0) {
+        reply_plain(slot, error);
+        return;
+    }
+    reply_make(slot, error);
+    conn->skip = slot->wire.length;
+    conn->refused_slot = slot;
 }
 
 static void reply_read(struct nbd_slot *slot)
@@ -181,8 +201,7 @@ static void request_do(struct nbd_slot *slot)
     if (error == NBD_OK && moves_data && !slot_buffer(slot, wire->length))
         error = NBD_ENOMEM;
     if (error != NBD_OK) {
-        conn->skip = wire->type == NBD_CMD_WRITE ? wire->length : 0;
-        reply_plain(slot, error);
+        refuse(slot, error);
         return;
     }
     switch (wire->type) {
@@ -255,6 +274,8 @@ enum parse_result transmission_parse(struct nbd_conn *conn)
         size_t used = min_size(conn->skip, there);
         conn->skip -= used;
         conn->input_start += used;
+        if (conn->skip == 0)
+            reply_ready(TAKE(conn->refused_slot));
         return PARSE_AGAIN;
     }
     struct nbd_slot *slot = conn->payload_slot;

@@ -201,6 +201,30 @@ static void a_block_status_of_4_gib_looks_at_no_more_than_a_read_does(void **sta
     }
 }
 
+/* libnbd gives up a connection on which an answer comes while it is still sending what the answer is for. */
+static void a_refused_write_is_answered_behind_its_payload(void **state)
+{
+    struct world *world = *state;
+    uint8_t payload[4096] = {0}, answer[NBD_CHUNK_BYTES + 6];
+
+    shake_hands(world);
+    ask(world, NBD_CMD_WRITE, SIZE_BYTES, sizeof payload);
+    for (unsigned part = 0; part < 8; part++) {
+        for (unsigned i = 0; i < 20; i++)
+            turn(world);
+        assert_int_equal(recv(world->client, answer, sizeof answer, MSG_DONTWAIT), -1);
+        say(world, payload + (size_t)part * 512, 512);
+    }
+    hear(world, answer, sizeof answer);
+    assert_int_equal(get_be16(answer + 6), NBD_CHUNK_ERROR);
+    assert_int_equal(get_be32(answer + 20), NBD_ENOSPC);
+    ask(world, NBD_CMD_WRITE, SIZE_BYTES, 0);
+    hear(world, answer, sizeof answer);
+    assert_int_equal(get_be32(answer + 20), NBD_EINVAL);
+    ask(world, NBD_CMD_WRITE, SIZE_BYTES, sizeof payload); /* whose payload never comes */
+    say(world, payload, 512);
+}
+
 /* --- the listener --- */
 
 /* Polls are handed to the test, which says how they end. */
@@ -272,6 +296,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_block_status_of_4_gib_looks_at_no_more_than_a_read_does,
                                         world_start, world_end),
+        cmocka_unit_test_setup_teardown(a_refused_write_is_answered_behind_its_payload, world_start,
+                                        world_end),
         cmocka_unit_test(a_poll_that_fails_is_tried_again_but_not_for_ever),
     };
 
