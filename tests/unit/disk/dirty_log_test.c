@@ -9,52 +9,26 @@
 
 #include "bytes.h"
 #include "dirty_log.h"
-#include "disk.h"
+#include "disk_test.h"
 #include "file.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #define SIZE (8U << 20)
-
-static struct err err;
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 struct lab {
     char dir[32], logs[48], base[48], other[48], top[48];
 };
 
-static struct disk *open_disk(const struct lab *lab, const char *log_dir)
+static struct disk *open_top(const struct lab *lab, const char *log_dir)
 {
     struct disk_options options = {.writable = true, .log_dir = log_dir};
     struct disk *disk = NULL;
 
     OK(disk_open(lab->top, &options, &disk, &err));
     return disk;
-}
-
-static void write_at(struct disk *disk, uint64_t offset, uint8_t value)
-{
-    uint8_t bytes[512];
-
-    memset(bytes, value, sizeof bytes);
-    OK(disk_write(disk, offset, bytes, sizeof bytes, &err));
-}
-
-static void assert_at(struct disk *disk, uint64_t offset, uint8_t value)
-{
-    uint8_t bytes[512], want[512];
-
-    memset(want, value, sizeof want);
-    OK(disk_read(disk, offset, bytes, sizeof bytes, &err));
-    assert_memory_equal(want, bytes, sizeof bytes);
 }
 
 /* A child of which one block is flushed, and another was written by a process that was killed then. */
@@ -72,10 +46,10 @@ static int lab_start(void **state)
     snprintf(lab.top, sizeof lab.top, "%s/top.avhd", lab.dir);
     OK(io_make_dir(&io_real, lab.logs, &err) && vhd_create(&io_real, lab.base, &base, &err) &&
        vhd_create(&io_real, lab.other, &base, &err) && vhd_create(&io_real, lab.top, &top, &err));
-    struct disk *disk = open_disk(&lab, lab.logs);
-    write_at(disk, 0, 1);
+    struct disk *disk = open_top(&lab, lab.logs);
+    write_sector(disk, 0, 1);
     OK(disk_flush(disk, &err));
-    write_at(disk, 2 << 20, 2);
+    write_sector(disk, 2 << 20, 2);
     disk_abandon(disk);
     *state = &lab;
     return 0;
@@ -119,13 +93,13 @@ static void what_was_answered_is_put_in_place_once(void **state)
     const struct lab *lab = *state;
 
     assert_int_equal(logs(lab), 1);
-    struct disk *disk = open_disk(lab, lab->logs);
-    assert_at(disk, 0, 1);
-    assert_at(disk, 2 << 20, 2);
+    struct disk *disk = open_top(lab, lab->logs);
+    assert_sector(disk, 0, 1);
+    assert_sector(disk, 2 << 20, 2);
     OK(disk_close(disk, &err));
     assert_int_equal(logs(lab), 0);
-    disk = open_disk(lab, NULL);
-    assert_at(disk, 2 << 20, 2);
+    disk = open_top(lab, NULL);
+    assert_sector(disk, 2 << 20, 2);
     OK(disk_close(disk, &err));
 }
 
@@ -138,8 +112,8 @@ static void assert_mismatch(const struct lab *lab, uint8_t first)
     assert_int_equal(err.code, ERR_MISMATCH);
     assert_non_null(strstr(err.text, lab->logs));
     assert_int_equal(logs(lab), 1);
-    disk = open_disk(lab, NULL);
-    assert_at(disk, 0, first);
+    disk = open_top(lab, NULL);
+    assert_sector(disk, 0, first);
     OK(disk_close(disk, &err));
 }
 
@@ -154,10 +128,10 @@ static void an_image_that_was_given_another_parent_meanwhile_is_left_alone(void 
 /* A process that was killed before it needed a new block: the image ends where its log says. */
 static void only_bits_wait(const struct lab *lab)
 {
-    struct disk *disk = open_disk(lab, lab->logs);
+    struct disk *disk = open_top(lab, lab->logs);
 
     OK(disk_flush(disk, &err));
-    write_at(disk, 4096, 4);
+    write_sector(disk, 4096, 4);
     disk_abandon(disk);
     assert_int_equal(logs(lab), 1);
 }
@@ -176,9 +150,9 @@ static void bits_alone_are_put_in_place(void **state)
     const struct lab *lab = *state;
 
     only_bits_wait(lab);
-    struct disk *disk = open_disk(lab, lab->logs);
-    assert_at(disk, 4096, 4);
-    assert_at(disk, 4096 + 512, 0);
+    struct disk *disk = open_top(lab, lab->logs);
+    assert_sector(disk, 4096, 4);
+    assert_sector(disk, 4096 + 512, 0);
     OK(disk_close(disk, &err));
 }
 
@@ -193,11 +167,11 @@ static void an_image_that_was_made_larger_meanwhile_is_left_alone(void **state)
 static void an_image_that_was_written_meanwhile_is_left_alone(void **state)
 {
     const struct lab *lab = *state;
-    struct disk *disk = open_disk(lab, NULL);
+    struct disk *disk = open_top(lab, NULL);
 
-    write_at(disk, 0, 3);
-    write_at(disk, 2 << 20, 3);
-    write_at(disk, 4 << 20, 3);
+    write_sector(disk, 0, 3);
+    write_sector(disk, 2 << 20, 3);
+    write_sector(disk, 4 << 20, 3);
     OK(disk_close(disk, &err));
     assert_mismatch(lab, 3);
 }

@@ -8,24 +8,15 @@
 #include <cmocka.h>
 
 #include "bytes.h"
+#include "disk_test.h"
 #include "disk_tools.h"
 #include "io_memory.h"
-
-#include <string.h>
 
 #define SMALLEST 9
 #define LARGEST  31
 #define RUN      (3 * 512U)
 #define BASE     "/base.vhd"
 #define TOP      "/top.avhd"
-
-static struct err err;
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 /* Runs that matter: the start, over a bound of blocks, the end. */
 static uint64_t run_offset(unsigned run, uint32_t shift, uint64_t size)
@@ -35,27 +26,15 @@ static uint64_t run_offset(unsigned run, uint32_t shift, uint64_t size)
 
 static void write_runs(const struct io *io, const char *path, uint32_t shift, uint8_t value)
 {
-    struct disk_options options = {.io = io, .writable = true};
-    struct disk *disk;
+    struct disk *disk = open_disk(io, path, true);
     uint8_t bytes[RUN];
 
-    OK(disk_open(path, &options, &disk, &err));
     for (unsigned run = 0; run < 3; run++) {
         memset(bytes, value + (int)run, sizeof bytes);
         OK(disk_write(disk, run_offset(run, shift, disk_size_bytes(disk)), bytes, sizeof bytes, &err));
     }
     OK(disk_zero(disk, run_offset(1, shift, disk_size_bytes(disk)), 512, &err));
     OK(disk_close(disk, &err));
-}
-
-static void assert_sector(struct disk *disk, uint64_t offset, uint8_t value)
-{
-    uint8_t bytes[512], want[512];
-
-    memset(want, value, sizeof want);
-    OK(disk_read(disk, offset, bytes, sizeof bytes, &err));
-    if (memcmp(want, bytes, sizeof bytes) != 0)
-        fail_msg("sector %llu is %u, not %u", (unsigned long long)offset / 512, bytes[0], value);
 }
 
 static void assert_runs(struct disk *disk, uint32_t shift, uint8_t value)

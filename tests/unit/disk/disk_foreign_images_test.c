@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "bytes.h"
+#include "disk_test.h"
 #include "disk_tools.h"
 #include "io_memory.h"
 
@@ -19,18 +20,10 @@
 #define ROOM       0x3000U /* of the second locator that we write: 64 KiB for what a test puts there */
 #define ROOM_BYTES 4096U   /* for each */
 
-static struct err err;
-
 struct lab {
     struct io_memory *memory;
     const struct io *io;
 };
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 static int lab_start(void **state)
 {
@@ -59,48 +52,19 @@ static void create(const struct lab *lab, const char *path, uint64_t size, const
     OK(vhd_create(lab->io, path, &options, &err));
 }
 
-static struct disk *open_disk(const struct lab *lab, const char *path, bool writable)
-{
-    struct disk_options options = {.io = lab->io, .writable = writable};
-    struct disk *disk = NULL;
-
-    OK(disk_open(path, &options, &disk, &err));
-    return disk;
-}
-
-static enum err_code open_code(const struct lab *lab, const char *path)
-{
-    struct disk_options options = {.io = lab->io};
-    AUTO_DISK struct disk *disk = NULL;
-
-    err = ERR_INIT;
-    return disk_open(path, &options, &disk, &err) ? ERR_NONE : err.code;
-}
-
-static void write_at(struct disk *disk, uint64_t offset, uint8_t value)
-{
-    uint8_t bytes[512];
-
-    memset(bytes, value, sizeof bytes);
-    OK(disk_write(disk, offset, bytes, sizeof bytes, &err));
-}
-
 static void put(const struct lab *lab, const char *path, uint64_t offset, uint8_t value)
 {
-    struct disk *disk = open_disk(lab, path, true);
+    struct disk *disk = open_disk(lab->io, path, true);
 
-    write_at(disk, offset, value);
+    write_sector(disk, offset, value);
     OK(disk_close(disk, &err));
 }
 
 static void assert_at(const struct lab *lab, const char *path, uint64_t offset, uint8_t value)
 {
-    AUTO_DISK struct disk *disk = open_disk(lab, path, false);
-    uint8_t bytes[512], want[512];
+    AUTO_DISK struct disk *disk = open_disk(lab->io, path, false);
 
-    memset(want, value, sizeof want);
-    OK(disk_read(disk, offset, bytes, sizeof bytes, &err));
-    assert_memory_equal(want, bytes, sizeof bytes);
+    assert_sector(disk, offset, value);
 }
 
 static void change_file(const struct lab *lab, const char *path, uint64_t offset, const void *bytes,
@@ -174,7 +138,7 @@ static void a_disk_can_end_at_any_sector(void **state)
         assert_at(lab, CHILD, last, 1);
         put(lab, CHILD, last, 2);
         assert_at(lab, CHILD, last, 2);
-        struct disk *disk = open_disk(lab, CHILD, true);
+        struct disk *disk = open_disk(lab->io, CHILD, true);
         uint8_t bytes[1024];
         assert_false(disk_read(disk, last, bytes, sizeof bytes, &err));
         assert_false(disk_write(disk, last + 512, bytes, 512, &err));
@@ -213,10 +177,10 @@ static void an_image_of_virtual_pc_is_as_large_as_its_geometry(void **state)
     put(lab, BASE, size - 512, 1);
     assert_at(lab, CHILD, size - 512, 1);
     put(lab, CHILD, size - 512, 2);
-    struct disk *disk = open_disk(lab, CHILD, false);
+    struct disk *disk = open_disk(lab->io, CHILD, false);
     assert_int_equal(disk_size_bytes(disk), size);
     disk_abandon(disk);
-    disk = open_disk(lab, BASE, true);
+    disk = open_disk(lab->io, BASE, true);
     assert_int_equal(disk_size_bytes(disk), size);
     uint8_t bytes[512];
     assert_false(disk_write(disk, size, bytes, 512, &err));
@@ -405,7 +369,7 @@ static void each_kind_of_locator_alone_leads_to_the_parent(void **state)
     make_pair(lab);
     for (size_t i = 0; i < ARRAY_SIZE(WAYS_THAT_LEAD); i++) {
         set_ways(lab, &WAYS_THAT_LEAD[i], 1, "");
-        if (open_code(lab, CHILD) != ERR_NONE)
+        if (open_code(lab->io, CHILD) != ERR_NONE)
             fail_msg("%s: %s", WAYS_THAT_LEAD[i].text, err.text);
         assert_at(lab, CHILD, 0, 0xB5);
     }
@@ -455,7 +419,7 @@ static void paths_of_windows_are_found_beside_the_child(void **state)
     OK(io_rename(lab->io, BASE, "/vm/disks/snapshots/base.vhd", &err));
     for (size_t i = 0; i < ARRAY_SIZE(FROM_WINDOWS); i++) {
         set_ways(lab, &FROM_WINDOWS[i], 1, "");
-        if (open_code(lab, CHILD) != ERR_NONE)
+        if (open_code(lab->io, CHILD) != ERR_NONE)
             fail_msg("%s: %s", FROM_WINDOWS[i].text, err.text);
     }
     /* Windows 10 writes the whole path as the header's name; there may be no locator at all. */
@@ -464,7 +428,7 @@ static void paths_of_windows_are_found_beside_the_child(void **state)
     set_ways(lab, FROM_WINDOWS, 0, "base.vhd");
     assert_at(lab, CHILD, 0, 0xB5);
     set_ways(lab, FROM_WINDOWS, 0, "");
-    assert_int_equal(open_code(lab, CHILD), ERR_NOT_FOUND);
+    assert_int_equal(open_code(lab->io, CHILD), ERR_NOT_FOUND);
 }
 
 static void a_time_stamp_that_differs_is_noted_and_no_more(void **state)
@@ -480,7 +444,7 @@ static void a_time_stamp_that_differs_is_noted_and_no_more(void **state)
     header.parent_timestamp = 12345;
     set_header(lab, CHILD, &header);
     assert_at(lab, CHILD, 0, 0xB5);
-    struct disk *disk = open_disk(lab, CHILD, false);
+    struct disk *disk = open_disk(lab->io, CHILD, false);
     struct disk_layer layer;
     disk_layer_get(disk, 0, &layer);
     assert_true(layer.parent_time_differs);

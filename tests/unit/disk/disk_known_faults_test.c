@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "bytes.h"
+#include "disk_test.h"
 #include "disk_tools.h"
 #include "io_failing.h"
 #include "io_memory.h"
@@ -17,8 +18,6 @@
 
 #define MIB  (1ULL << 20)
 #define SIZE (20 * MIB)
-
-static struct err err;
 
 struct lab {
     struct io_memory *memory;
@@ -41,12 +40,6 @@ static int lab_end(void **state)
     return 0;
 }
 
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
-
 static void create(const struct lab *lab, const char *path, enum vhd_type type, const char *parent)
 {
     struct vhd_create_options options = {
@@ -55,27 +48,9 @@ static void create(const struct lab *lab, const char *path, enum vhd_type type, 
     OK(vhd_create(lab->io, path, &options, &err));
 }
 
-static struct disk *open_disk(const struct lab *lab, const char *path, bool writable)
-{
-    struct disk_options options = {.io = lab->io, .writable = writable};
-    struct disk *disk = NULL;
-
-    OK(disk_open(path, &options, &disk, &err));
-    return disk;
-}
-
-static enum err_code open_code(const struct lab *lab, const char *path)
-{
-    struct disk_options options = {.io = lab->io};
-    AUTO_DISK struct disk *disk = NULL;
-
-    err = ERR_INIT;
-    return disk_open(path, &options, &disk, &err) ? ERR_NONE : err.code;
-}
-
 static void fill(const struct lab *lab, const char *path, uint64_t offset, size_t length, uint8_t value)
 {
-    struct disk *disk = open_disk(lab, path, true);
+    struct disk *disk = open_disk(lab->io, path, true);
     AUTO_FREE uint8_t *bytes = malloc(length);
 
     assert_non_null(bytes);
@@ -85,7 +60,7 @@ static void fill(const struct lab *lab, const char *path, uint64_t offset, size_
 
 static void assert_all(const struct lab *lab, const char *path, uint64_t offset, size_t length, uint8_t value)
 {
-    AUTO_DISK struct disk *disk = open_disk(lab, path, false);
+    AUTO_DISK struct disk *disk = open_disk(lab->io, path, false);
     AUTO_FREE uint8_t *bytes = malloc(length);
 
     assert_non_null(bytes);
@@ -166,7 +141,7 @@ static void two_requests_that_need_the_same_new_block_share_it(void **state)
     memset(ones, 1, sizeof ones);
     memset(twos, 2, sizeof twos);
     create(lab, "/d/a.vhd", VHD_DYNAMIC, NULL);
-    struct disk *disk = open_disk(lab, "/d/a.vhd", true);
+    struct disk *disk = open_disk(lab->io, "/d/a.vhd", true);
     OK(disk_write_begin(disk, 4 * MIB, 512, &first, 1, &count, &err));
     OK(disk_write_begin(disk, 4 * MIB + 8192, 512, &second, 1, &count, &err));
     assert_true(second.file_offset == first.file_offset + 8192);
@@ -190,7 +165,7 @@ static void zeros_where_the_child_has_no_block_hide_the_parent(void **state)
     create(lab, "/d/a.vhd", VHD_DYNAMIC, NULL);
     fill(lab, "/d/a.vhd", 0, 8 * MIB, 1);
     create(lab, "/d/c.avhd", VHD_DIFFERENCING, "/d/a.vhd");
-    struct disk *disk = open_disk(lab, "/d/c.avhd", true);
+    struct disk *disk = open_disk(lab->io, "/d/c.avhd", true);
     OK(disk_write(disk, 512, zeros, sizeof zeros, &err) && disk_zero(disk, 5 * MIB, 4096, &err));
     OK(disk_close(disk, &err));
     assert_all(lab, "/d/c.avhd", 512, 4096, 0);
@@ -206,7 +181,7 @@ static void a_table_entry_of_zero_is_corrupt_and_not_the_files_start(void **stat
     create(lab, "/d/a.vhd", VHD_DYNAMIC, NULL);
     fill(lab, "/d/a.vhd", 0, 4096, 1);
     put(lab, "/d/a.vhd", 0x604, ZERO, sizeof ZERO);
-    assert_int_equal(open_code(lab, "/d/a.vhd"), ERR_CORRUPT);
+    assert_int_equal(open_code(lab->io, "/d/a.vhd"), ERR_CORRUPT);
     assert_non_null(strstr(err.text, "BAT entry 1"));
 }
 
@@ -245,7 +220,7 @@ static void a_differencing_image_without_a_parent_is_no_disk_of_zeros(void **sta
     create(lab, "/d/a.vhd", VHD_DYNAMIC, NULL);
     create(lab, "/d/c.avhd", VHD_DIFFERENCING, "/d/a.vhd");
     change_header(lab, "/d/c.avhd", name_nobody);
-    assert_int_equal(open_code(lab, "/d/c.avhd"), ERR_NOT_FOUND);
+    assert_int_equal(open_code(lab->io, "/d/c.avhd"), ERR_NOT_FOUND);
     assert_non_null(strstr(err.text, "/d/c.avhd"));
 }
 
@@ -259,7 +234,7 @@ static void a_moved_parent_with_an_absolute_path_alone_is_named_and_reconnected(
     change_header(lab, "/d/c.avhd", keep_absolute_path_alone);
     assert_all(lab, "/d/c.avhd", 0, 4096, 1);
     OK(io_make_dir(lab->io, "/new", &err) && io_rename(lab->io, "/far/a.vhd", "/new/a.vhd", &err));
-    assert_int_equal(open_code(lab, "/d/c.avhd"), ERR_NOT_FOUND);
+    assert_int_equal(open_code(lab->io, "/d/c.avhd"), ERR_NOT_FOUND);
     assert_non_null(strstr(err.text, "/d/c.avhd"));
     assert_non_null(strstr(err.text, "/far/a.vhd"));
     OK(disk_reconnect(lab->io, "/d/c.avhd", "/new/a.vhd", false, &err));

@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "disk_test.h"
+
 #define SIZE_BYTES   (8ULL << 30)
 #define BLOCKS       (SIZE_BYTES >> 21)
 #define BASE         "/base.vhd"
@@ -24,14 +26,6 @@
 #define FOUR_GIB     (UINT32_MAX & ~511U)
 #define LARGEST_READ (NBD_MAX_REQUEST_BYTES >> 21) /* blocks that the largest read can meet, and one more */
 #define TURNS        1000
-
-static struct err err;
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 struct world {
     struct io_memory *memory;
