@@ -15,11 +15,10 @@
 #define COMPLETION_ENTRIES 4096U
 #define REAP_BATCH         64U
 /* What is likely to be done at once is not sent through the ring: every send, a read of so much from the page cache, and
- * a write of so much into it when no other operation on a file is under way. Not more of them than this between two
- * waits: a batch is faster through the ring, whose writes have threads of their own. */
-#define AT_ONCE_BYTES  (64U << 10)
-#define AT_ONCE_READS  2U
-#define AT_ONCE_WRITES 1U
+ * a write of so much into it if it is alone, so that it is known only in the wait. Not more reads than this between two
+ * waits: a batch is faster through the ring, and the writes of one have threads of their own there. */
+#define AT_ONCE_BYTES (64U << 10)
+#define AT_ONCE_READS 2U
 /* A write may wait after all, for memory or for the disk. One that took so long sends those of the next time through the
  * ring, so that they do not hold up all else. */
 #define SLOW_WRITE_NS  500000
@@ -30,8 +29,9 @@
 struct uring {
     struct ring ring;
     struct io_uring kernel;
-    unsigned turns_alone, reads_at_once, writes_at_once;
+    unsigned turns_alone, reads_at_once;
     unsigned file_operations; /* under way in the kernel */
+    struct ring_op *lone_write; /* asked for, not yet handed over: no other operation on a file is under way */
     int64_t no_writes_until_ns;
     bool no_nowait; /* a file system that cannot tell whether it would have to wait */
 };
@@ -115,12 +115,10 @@ static ssize_t read_at_once(struct uring *uring, const struct ring_op *op, size_
 
 static ssize_t write_at_once(struct uring *uring, const struct ring_op *op, size_t rest)
 {
-    if (uring->file_operations > 0 || uring->writes_at_once == AT_ONCE_WRITES)
-        return 0;
     int64_t begun_ns = now_ns();
-    if (begun_ns < uring->no_writes_until_ns)
+
+    if (op != uring->lone_write || begun_ns < uring->no_writes_until_ns)
         return 0;
-    uring->writes_at_once++;
     ssize_t moved = pwrite(op->fd, op->bytes + op->moved, rest, (off_t)(op->offset + op->moved));
     int64_t ended_ns = now_ns();
     if (ended_ns - begun_ns > SLOW_WRITE_NS)
@@ -162,12 +160,12 @@ static bool ends_at_once(struct uring *uring, struct ring_op *op)
     return true;
 }
 
-static void uring_submit(struct ring *ring, struct ring_op *op)
+static void op_hand_over(struct uring *uring, struct ring_op *op)
 {
-    if (ends_at_once(uring_of(ring), op))
+    if (ends_at_once(uring, op))
         return;
-    uring_of(ring)->file_operations += is_file_operation(op);
-    struct io_uring_sqe *sqe = sqe_get(uring_of(ring));
+    uring->file_operations += is_file_operation(op);
+    struct io_uring_sqe *sqe = sqe_get(uring);
     /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by
      * ring_step_ended(). */
     unsigned rest = op->length - op->moved > (1U << 30) ? 1U << 30 : (unsigned)(op->length - op->moved);
@@ -197,6 +195,33 @@ static void uring_submit(struct ring *ring, struct ring_op *op)
         break;
     }
     io_uring_sqe_set_data(sqe, op);
+}
+
+static void lone_write_hand_over(struct uring *uring, bool is_alone)
+{
+    struct ring_op *op = uring->lone_write;
+
+    if (!op)
+        return;
+    if (!is_alone)
+        uring->lone_write = NULL;
+    op_hand_over(uring, op);
+    uring->lone_write = NULL;
+}
+
+static void uring_submit(struct ring *ring, struct ring_op *op)
+{
+    struct uring *uring = uring_of(ring);
+
+    if (is_file_operation(op)) {
+        bool alone = !uring->lone_write && uring->file_operations == 0;
+        lone_write_hand_over(uring, /* is_alone= */ false);
+        if (alone && op->kind == RING_WRITE && op->length <= AT_ONCE_BYTES) {
+            uring->lone_write = op;
+            return;
+        }
+    }
+    op_hand_over(uring, op);
 }
 
 static void uring_cancel(struct ring *ring, struct ring_op *op)
@@ -232,12 +257,13 @@ static bool uring_wait(struct ring *ring, bool block, struct err *err)
 {
     struct uring *uring = uring_of(ring);
 
-    uring->reads_at_once = uring->writes_at_once = 0;
+    uring->reads_at_once = 0;
+    lone_write_hand_over(uring, /* is_alone= */ true);
     if (ring->ended.first && io_uring_sq_ready(&uring->kernel) == 0 && uring->turns_alone++ < MAX_TURNS_ALONE)
         return true;
     uring->turns_alone = 0;
     int result =
-        block ? io_uring_submit_and_wait(&uring->kernel, 1) : io_uring_submit_and_get_events(&uring->kernel);
+        block && !ring->ended.first ? io_uring_submit_and_wait(&uring->kernel, 1) : io_uring_submit_and_get_events(&uring->kernel);
 
     if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
         return err_sys(err, -result, "io_uring");
