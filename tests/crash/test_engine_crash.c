@@ -38,6 +38,7 @@ struct late_ring {
     struct ring ring;
     struct random *random;
     const struct io_failing *failing; /* once it has struck nobody hears anything any more */
+    bool no_holes;                    /* as on a file system that has none */
     struct {
         struct ring_op *op;
         bool done;
@@ -46,14 +47,28 @@ struct late_ring {
     size_t count;
 };
 
-static int64_t op_do(const struct ring_op *op)
+static int op_do_now(const struct ring_op *op, size_t *length)
 {
     const struct io_ops *ops = op->file->io->ops;
+
+    switch (op->kind) {
+    case RING_READ:
+        return ops->read(op->file, op->offset, op->bytes, op->length, length);
+    case RING_WRITE:
+        return ops->write(op->file, op->offset, op->bytes, op->length);
+    case RING_PUNCH:
+        return ops->punch(op->file, op->offset, op->length);
+    case RING_SYNC:
+        return ops->sync(op->file);
+    default:
+        abort(); /* no sockets here */
+    }
+}
+
+static int64_t op_do(const struct late_ring *late, const struct ring_op *op)
+{
     size_t length = op->length;
-    int errnum = op->kind == RING_READ    ? ops->read(op->file, op->offset, op->bytes, op->length, &length)
-                 : op->kind == RING_WRITE ? ops->write(op->file, op->offset, op->bytes, op->length)
-                 : op->kind == RING_PUNCH ? ops->punch(op->file, op->offset, op->length)
-                                          : ops->sync(op->file);
+    int errnum = late->no_holes && op->kind == RING_PUNCH ? EOPNOTSUPP : op_do_now(op, &length);
 
     return errnum != 0 ? -errnum : (int64_t)length;
 }
@@ -68,7 +83,7 @@ static void late_submit(struct ring *ring, struct ring_op *op)
     late->flying[i].op = op;
     late->flying[i].done = op->kind == RING_SYNC && random_below(late->random, 2) == 0;
     if (late->flying[i].done)
-        late->flying[i].result = op_do(op);
+        late->flying[i].result = op_do(late, op);
 }
 
 /* What ends may start something else. */
@@ -83,7 +98,7 @@ static bool late_wait(struct ring *ring, bool block, struct err *err)
     for (; endings > 0 && !io_failing_struck(late->failing); endings--) {
         size_t i = random_below(late->random, late->count);
         struct ring_op *op = late->flying[i].op;
-        int64_t result = late->flying[i].done ? late->flying[i].result : op_do(op);
+        int64_t result = late->flying[i].done ? late->flying[i].result : op_do(late, op);
         late->flying[i] = late->flying[--late->count];
         if (!io_failing_struck(late->failing))
             ring_step_ended(ring, op, result);
@@ -292,8 +307,10 @@ static void world_start(struct world *w, uint64_t seed, uint64_t cut, const char
     late_ops.unlink = late_unlink;
     late_ops.sync_dir = late_sync_dir;
     late_ops.make_dir = late_make_dir;
-    w->late =
-        (struct late_ring){.ring = {.backend = &LATE_BACKEND}, .random = &w->random, .failing = w->failing};
+    w->late = (struct late_ring){.ring = {.backend = &LATE_BACKEND},
+                                 .random = &w->random,
+                                 .failing = w->failing,
+                                 .no_holes = seed % 3 == 0};
     w->block_bytes = BLOCKS[random_below(&w->random, ARRAY_SIZE(BLOCKS))];
     snprintf(w->top, sizeof w->top, IMAGES "/base.vhd");
     struct vhd_create_options options = {.type = random_below(&w->random, 4) == 0 ? VHD_FIXED : VHD_DYNAMIC,

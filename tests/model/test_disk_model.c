@@ -161,7 +161,22 @@ static void write_some(struct history *h, bool in_pieces)
     }
 }
 
-static void zero_some(struct history *h)
+static void zero_in_pieces(struct history *h, uint64_t offset, uint64_t length)
+{
+    struct disk_zero_piece pieces[3];
+    uint64_t covered;
+    size_t count;
+
+    for (; length > 0; offset += covered, length -= covered) {
+        MUST(h, disk_zero_begin(h->disk, offset, length, pieces, 3, &count, &covered, &err));
+        for (size_t i = 0; i < count; i++) {
+            MUST(h, io_zero(pieces[i].file, pieces[i].file_offset, pieces[i].length, &err));
+            disk_write_end(h->disk, pieces[i].offset, pieces[i].length);
+        }
+    }
+}
+
+static void zero_some(struct history *h, bool in_pieces)
 {
     uint64_t offset, length;
 
@@ -169,7 +184,22 @@ static void zero_some(struct history *h)
     snprintf(h->step, sizeof h->step, "zero %llu at %llu", (unsigned long long)length,
              (unsigned long long)offset);
     memset(h->model + offset, 0, (size_t)length);
-    MUST(h, disk_zero(h->disk, offset, length, &err));
+    if (in_pieces)
+        zero_in_pieces(h, offset, length);
+    else
+        MUST(h, disk_zero(h->disk, offset, length, &err));
+}
+
+/* A flush, and now and then the space back that sealed layers do not need. */
+static void flush(struct history *h)
+{
+    struct disk_gap gap;
+
+    snprintf(h->step, sizeof h->step, "flush");
+    MUST(h, disk_flush(h->disk, &err));
+    if (random_below(&h->random, 3) == 0)
+        while (disk_release_next(h->disk, &gap))
+            MUST(h, io_zero(gap.file, gap.file_offset, gap.length, &err));
 }
 
 static void compare(struct history *h, struct disk *disk, const uint8_t *model, uint64_t offset,
@@ -386,13 +416,13 @@ static void step(struct history *h)
     if (choice < 40)
         write_some(h, choice < 12);
     else if (choice < 52)
-        zero_some(h);
+        zero_some(h, choice < 46);
     else if (choice < 82)
         read_some(h);
     else if (choice < 88)
         check_status(h);
     else if (choice < 93)
-        MUST(h, disk_flush(h->disk, &err));
+        flush(h);
     else if (choice < 97)
         seal_open(h);
     else
