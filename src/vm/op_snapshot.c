@@ -5,10 +5,22 @@
 #include "auto.h"
 #include "log.h"
 
+#include <string.h>
+
+/* Only QEMU's own word tells that not one instruction was done since: a guest that went on and then found no space stands too. */
+static bool is_used_up(struct vm *vm)
+{
+    char run_state[32];
+    struct err ignored;
+
+    return vm->present && machine_run_state(vm->present->machine, run_state, &ignored) &&
+           strcmp(run_state, "postmigrate") == 0;
+}
+
 /* A completed save uses a QEMU process up: it cannot be saved again before it has run. So that a VM that stands, by its user or for
  * want of space, can be snapshotted again and again without a single instruction between, it goes on in a process that has loaded
  * what was just saved. */
-static void paused_guest_renew(struct vm *vm, const struct config *snapshot)
+static void used_guest_renew(struct vm *vm, const struct config *snapshot)
 {
     struct guest_options options;
     AUTO_FREE char *nvram = NULL;
@@ -81,10 +93,9 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);
     if (!snapshot)
         return err_set(err, ERR_INTERNAL, "the snapshot %s is not in the tree", guid.text);
-    enum plan_machine now = request.machine;
-    if (vm->present && !vm_machine_state(vm, &now, NULL, err))
-        return false;
-    if (now == MACHINE_PAUSED)
-        paused_guest_renew(vm, snapshot);
+    vm_handle_events(vm);
+    enum plan_machine now = vm_waits_for_space(vm) ? MACHINE_PAUSED : request.machine;
+    if (now == MACHINE_PAUSED && is_used_up(vm))
+        used_guest_renew(vm, snapshot);
     return vm_answer(snapshot_answer(snapshot, &run, vm_state_name(now), vm_now_us() - start_us), ret_value, err);
 }

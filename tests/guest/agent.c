@@ -566,6 +566,8 @@ static void work_grow(unsigned long mib)
             return;
         }
         *grown_pages = page + GROW_PAGES;
+        if (*grown_pages % 256 == 0)
+            say("R grows %" PRIu64, *grown_pages);
     }
     say("R grew %lu", mib);
 }

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import (NO_SPACE, STATE, file_system_check, flattened_by_7zip, identity, main, replayed, sbin,  # noqa: E402
+from bough_test import (NO_SPACE, STATE, disk_counter, file_system_check, flattened_by_7zip, identity, main, replayed, sbin,  # noqa: E402
                         wait_until)
+from guest_console import STEP  # noqa: E402
 from small_disk import MIB, small_disk, small_memory_disk  # noqa: E402
 
-GROWN_MIB = 32
+GROWN_MIB = 20
 
 
 # --- what the guest does ---
@@ -158,10 +159,13 @@ def claim_what_was_answered_is_there_after_the_power_is_cut_on_a_full_disk(home)
         vm.refused(STATE, "stop", says="want of space")
         assert waits(vm)
         assert vm.do("stop", "--force")["state"] == "off"
-        before = console.lines[-1][1]
+        said = [text for _, text in console.lines]
+        step = [STEP.match(text) for text in said if STEP.match(text)][-1]
+        grown = [int(text.split()[2]) for text in said if text.startswith("R grows ")][-1]
         image = flattened_by_7zip(vm.disk())
         assert file_system_check(image) == ""
-        assert grown_outside(image) > 256, before
+        assert disk_counter(image, step.group(1)) >= int(step.group(2)) > 0
+        assert grown_outside(image) >= grown >= 256
         disk.make_room()
         vm.do("start")
         console = vm.console()
@@ -215,6 +219,30 @@ def claim_snapshot_of_a_guest_that_waits_on_a_full_disk_leaves_it_waiting(home):
         disk.make_room()
         until_it_runs(vm, 12)
         ends_growing(console, since)
+
+
+def claim_guest_that_finds_no_space_right_behind_its_snapshot_goes_on_from_where_it_stopped(home):
+    """Its memory must not be that of the snapshot then, whose disk is of an earlier time."""
+    with small_disk(home, home.machines, 512) as disk:
+        vm, console = home.booted_guest()
+        first = vm.snapshot("first")
+        image_bytes = vm.memory_file(first["guid"]).stat().st_blocks * 512
+        vm.do("apply", first["guid"])
+        console = vm.console()
+        for extra in range(0, 16 * MIB, MIB):
+            disk.leave(image_bytes + extra)
+            since = console.position()
+            console.send(f"grow {GROWN_MIB}")
+            if home.run("snapshot", vm.name).returncode == 0:
+                break
+            disk.make_room()
+            until_it_runs(vm, 12)
+            console.command("idle")
+        wait_until(lambda: waits(vm), 10, "the guest to stand behind its snapshot")
+        disk.make_room()
+        until_it_runs(vm, 12)
+        ends_growing(console, since)
+        assert grown_outside(shut_down(vm)) == GROWN_MIB * 256
 
 
 def claim_guest_that_waits_can_go_back(home):
