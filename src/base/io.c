@@ -86,22 +86,32 @@ static bool write_zeros(struct io_file *file, uint64_t offset, uint64_t length, 
     return true;
 }
 
+static bool is_not_offered(int errnum)
+{
+    return errnum == EOPNOTSUPP || errnum == ENOSYS;
+}
+
 bool io_zero(struct io_file *file, uint64_t offset, uint64_t length, struct err *err)
 {
     int errnum = file->io->ops->punch(file, offset, length);
 
-    if (errnum == EOPNOTSUPP || errnum == ENOSYS)
+    if (is_not_offered(errnum))
         return write_zeros(file, offset, length, err);
     return errnum == 0 || err_sys(err, errnum, "punch %s", file->path);
+}
+
+bool io_release(struct io_file *file, uint64_t offset, uint64_t length, struct err *err)
+{
+    int errnum = file->io->ops->punch(file, offset, length);
+
+    return errnum == 0 || is_not_offered(errnum) || err_sys(err, errnum, "punch %s", file->path);
 }
 
 bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct err *err)
 {
     int errnum = file->io->ops->allocate(file, offset, length);
 
-    if (errnum == EOPNOTSUPP || errnum == ENOSYS)
-        return true;
-    return errnum == 0 || err_sys(err, errnum, "allocate %s", file->path);
+    return errnum == 0 || is_not_offered(errnum) || err_sys(err, errnum, "allocate %s", file->path);
 }
 
 bool io_lock(struct io_file *file, enum io_lock_kind kind, struct err *err)

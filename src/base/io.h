@@ -86,6 +86,8 @@ bool io_truncate(struct io_file *file, uint64_t size_bytes, struct err *err) MUS
 bool io_sync(struct io_file *file, struct err *err) MUST_CHECK;
 /* The range reads as zeros afterwards, whether or not the file system can make holes. */
 bool io_zero(struct io_file *file, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
+/* Gives back the space of a range that reads as zeros already; where the file system cannot, nothing happens. */
+bool io_release(struct io_file *file, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
 /* Reserves space; where the file system cannot, that is no error. ENOSPC is ERR_NO_SPACE. */
 bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
 

@@ -23,7 +23,7 @@ static bool settle(const struct cli_operands *operands, struct err *err)
     return true;
 }
 
-static bool work(const struct disk_verb *verb, const void *args, char **operands, json_t **ret_answer,
+static bool work(const struct disk_verb *verb, void *args, char **operands, json_t **ret_answer,
                  struct err *err)
 {
     struct cli_progress progress;
@@ -31,7 +31,7 @@ static bool work(const struct disk_verb *verb, const void *args, char **operands
     cli_progress_begin(&progress, cli_command()->name, /* is_own_work= */ true);
     bool ok = verb->work(args, operands, &progress.progress, ret_answer, err);
     cli_progress_end(&progress);
-    return ok && (*ret_answer || err_oom(err));
+    return ok && (verb->tell || *ret_answer || err_oom(err));
 }
 
 int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *args, const bool *json)
@@ -47,6 +47,8 @@ int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *arg
         return status;
     if (!settle(&operands, &err) || !work(verb, args, operands.items, &answer, &err))
         return cli_fail(operands.items[0], &err);
+    if (verb->tell)
+        return verb->tell(args);
     status = *json ? output_json(answer) : verb->print(answer);
     return status == 0 && verb->status ? verb->status(answer) : status;
 }

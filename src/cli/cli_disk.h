@@ -28,12 +28,15 @@ struct disk_verb {
     const struct cli_syntax *syntax;
     /* What the table of options cannot tell to be wrong: 0, or the status of cli_usage_error(). May be NULL. */
     int (*check)(void *args, char **operands);
-    /* *ret_answer: a new reference, NULL when out of memory. */
-    bool (*work)(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+    /* *ret_answer: a new reference, NULL when out of memory. Where tell is given none is wanted. */
+    bool (*work)(void *args, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err);
     int (*print)(const json_t *answer); /* for people; 0, or the exit status of cli_fail() */
     /* The exit status that the answer itself stands for. NULL: 0. */
     int (*status)(const json_t *answer);
+    /* Instead of print and JSON, for what is too large to be a value: prints what work left in args, and returns the
+     * exit status. */
+    int (*tell)(void *args);
 };
 
 /* args: the verb's own struct with its defaults; json: its member for --json. Returns the exit status. Messages name

@@ -12,6 +12,7 @@
 #include <time.h>
 
 static struct {
+    bool on_terminal;
     bool colored;
     bool ascii; /* the terminal's character set is not UTF-8: draw trees with ASCII */
 } output;
@@ -27,8 +28,9 @@ void output_setup(void)
     if (output.ascii)
         setlocale(LC_CTYPE, "C.UTF-8");
     setlocale(LC_NUMERIC, "C");
+    output.on_terminal = isatty(STDOUT_FILENO);
     output.colored =
-        isatty(STDOUT_FILENO) && !(no_color && *no_color != '\0') && term && strcmp(term, "dumb") != 0;
+        output.on_terminal && !(no_color && *no_color != '\0') && term && strcmp(term, "dumb") != 0;
 }
 
 bool output_is_colored(void)
@@ -36,18 +38,43 @@ bool output_is_colored(void)
     return output.colored;
 }
 
-int output_json(const json_t *value)
+static int json_print(const char *before, const json_t *value, size_t flags, const char *behind)
 {
     struct err err = ERR_INIT;
-    size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(9);
 
-    if (isatty(STDOUT_FILENO))
+    if (output.on_terminal)
         flags |= JSON_ENSURE_ASCII; /* what steers a terminal must not reach it */
-    if (json_dumpf(value, stdout, flags) != 0 || putchar('\n') == EOF) {
+    if (fputs(before, stdout) == EOF || (value && json_dumpf(value, stdout, flags) != 0) ||
+        fputs(behind, stdout) == EOF) {
         (void)err_set(&err, ERR_IO, "standard output: could not be written");
         return cli_fail(NULL, &err);
     }
     return 0;
+}
+
+int output_json(const json_t *value)
+{
+    return json_print("", value, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "\n");
+}
+
+int output_json_begin(void)
+{
+    return json_print("[", NULL, 0, "");
+}
+
+int output_json_row(const json_t *row, bool is_first)
+{
+    struct err err = ERR_INIT;
+
+    if (row)
+        return json_print(is_first ? "\n  " : ",\n  ", row, 0, "");
+    (void)err_oom(&err);
+    return cli_fail(NULL, &err);
+}
+
+int output_json_end(void)
+{
+    return json_print("\n]", NULL, 0, "\n");
 }
 
 int output_plan(const json_t *plan)

@@ -17,6 +17,10 @@ bool output_is_colored(void);
 
 /* A JSON document on standard output. Takes nothing. */
 int output_json(const json_t *value);
+/* The same for a list of rows that is printed row by row: begin, each row, end. They return the exit status. */
+int output_json_begin(void);
+int output_json_row(const json_t *row, bool is_first);
+int output_json_end(void);
 /* The plan of a dry run ({"summary", "steps"}) as a numbered list. */
 int output_plan(const json_t *plan);
 

@@ -16,7 +16,7 @@ static void remember(void *context, const struct disk_fault *fault)
     json_array_append_new(context, fault_json(fault));
 }
 
-static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *args, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     json_auto_t *faults = json_array();

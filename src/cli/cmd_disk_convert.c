@@ -49,7 +49,7 @@ static int check(void *values, char **operands)
     return status;
 }
 
-static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *values, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     const struct args *args = values;

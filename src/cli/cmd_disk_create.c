@@ -44,7 +44,7 @@ static bool create(const char *path, const struct vhd_create_options *options, s
     return vhd_create(&io_real, path, options, err) && io_sync_dir(&io_real, dir, err);
 }
 
-static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *values, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     const struct args *args = values;

@@ -26,7 +26,7 @@ static json_t *layer_json(const struct disk_layer *layer)
         "parent_time_differs", (int)layer->parent_time_differs);
 }
 
-static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *args, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     struct disk_options options = {.io = &io_real};

@@ -29,7 +29,7 @@ static json_t *answer_of(const char *top, const struct args *args, const struct 
     return TAKE(answer);
 }
 
-static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *values, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     const struct args *args = values;

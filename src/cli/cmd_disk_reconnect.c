@@ -15,7 +15,7 @@ static const struct cli_option OPTIONS[] = {
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, 2};
 
-static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *values, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     const struct args *args = values;

@@ -21,7 +21,7 @@ static void remember_fault(void *context, const struct disk_fault *fault)
     json_array_append_new(json_object_get(context, "faults"), fault_json(fault));
 }
 
-static bool work(const void *args, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *args, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     json_auto_t *answer = json_pack("{s:[], s:[]}", "repaired", "faults");

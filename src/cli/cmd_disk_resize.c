@@ -20,7 +20,7 @@ static int check(void *values, char **operands)
     return cli_usage_error("'%s' is no size (such as 512M or 2G)", operands[1]);
 }
 
-static bool work(const void *values, char **operands, const struct progress *progress, json_t **ret_answer,
+static bool work(void *values, char **operands, const struct progress *progress, json_t **ret_answer,
                  struct err *err)
 {
     const struct args *args = values;

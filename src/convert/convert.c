@@ -72,10 +72,13 @@ static bool from_foreign(struct conversion *c, struct err *err)
            foreign_to_disk(&from, TAKE(to.disk), c->progress, err);
 }
 
-static bool measure(struct conversion *c, struct err *err)
+/* The target, made already, as it will stay. */
+static bool settle(struct conversion *c, struct err *err)
 {
     struct io_stat stat;
 
+    if (c->options->to_format == IMAGE_DYNAMIC && !native_release(c->io, c->staging.path, err))
+        return false;
     if (!io_stat_path(c->io, c->staging.path, &stat, err))
         return false;
     c->result.from_format = c->from_format;
@@ -99,7 +102,7 @@ bool convert_image(const struct io *io, const struct convert_options *options, c
         done = from_foreign(&c, err);
     else
         done = to_foreign ? vhd_to_foreign(&c, err) : native_to_native(&c, err);
-    if (!done || !measure(&c, err) || !staging_publish(&c.staging, err))
+    if (!done || !settle(&c, err) || !staging_publish(&c.staging, err))
         return false;
     *ret_result = c.result;
     return true;

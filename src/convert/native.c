@@ -1,6 +1,7 @@
 #include "native.h"
 
 #include "bytes.h"
+#include "vhd_bitmap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -212,4 +213,49 @@ bool native_copy(struct native *from, struct native *to, const struct progress *
         offset += length;
     }
     return true;
+}
+
+/* --- space that was reserved and not used --- */
+
+#define RELEASE_SECTORS 128U /* smaller pieces are not worth a hole */
+
+struct releasing {
+    const struct vhd *vhd;
+    uint8_t *bits; /* room for one bitmap; owned */
+};
+
+static void releasing_done(struct releasing *releasing)
+{
+    free(releasing->bits);
+}
+
+static bool release_block(void *context, uint32_t block, uint32_t entry, struct err *err)
+{
+    const struct releasing *r = context;
+    uint32_t sectors = r->vhd->block_bytes / VHD_SECTOR;
+
+    (void)block;
+    if (!vhd_bitmap_read(r->vhd, entry, r->bits, err))
+        return false;
+    for (uint32_t first = 0; first < sectors;) {
+        uint32_t run = vhd_bits_run(r->bits, first, sectors);
+        if (!vhd_bit_get(r->bits, first) && run >= RELEASE_SECTORS &&
+            !io_release(r->vhd->file, vhd_data_offset(r->vhd, entry) + (uint64_t)first * VHD_SECTOR,
+                        (uint64_t)run * VHD_SECTOR, err))
+            return false;
+        first += run;
+    }
+    return true;
+}
+
+bool native_release(const struct io *io, const char *path, struct err *err)
+{
+    AUTO_VHD struct vhd *vhd = NULL;
+
+    if (!vhd_open(io, path, IO_WRITE, &vhd, err))
+        return false;
+    AUTO(releasing_done) struct releasing releasing = {.vhd = vhd, .bits = malloc(vhd->bitmap_bytes)};
+    if (!releasing.bits)
+        return err_oom(err);
+    return vhd_bat_each(vhd, release_block, &releasing, err) && io_sync(vhd->file, err);
 }

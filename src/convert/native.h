@@ -23,6 +23,8 @@ bool native_create(const struct io *io, enum image_format format, uint32_t block
 /* What to holds is what from holds; zeros take no space where they need none. */
 bool native_copy(struct native *from, struct native *to, const struct progress *progress,
                  struct err *err) MUST_CHECK;
+/* Gives back the space that a dynamic VHD reserved for sectors that were never written. Durable. */
+bool native_release(const struct io *io, const char *path, struct err *err) MUST_CHECK;
 /* What was written is durable and the file whole; frees in any case. */
 bool native_finish(struct native *native, struct err *err) MUST_CHECK;
 void native_done(struct native *native); /* without writing anything */

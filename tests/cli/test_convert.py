@@ -136,6 +136,24 @@ def claim_zeros_that_were_written_take_no_space(home):
         assert taken(home.dir / target) <= 3 * MIB, (target, taken(home.dir / target))
 
 
+def claim_small_pieces_take_no_whole_blocks(home):
+    """Pieces of 4 KiB, one in each MiB: a dynamic VHD allocates all its blocks for them, but not their space."""
+    raw = home.dir / "src.raw"
+    with open(raw, "wb") as file:
+        file.truncate(256 * MIB)
+        for at in range(256):
+            file.seek(at * MIB + 4096 * at)
+            file.write(bytes([at + 1 & 255 or 7]) * 4096)
+    home.bough("disk", "convert", raw, home.dir / "a.qcow2")
+    for source in (raw, home.dir / "a.qcow2"):
+        image = home.dir / "d.vhd"
+        told = home.json("disk", "convert", source, image)
+        assert told["file_allocated_bytes"] == taken(image) <= 8 * MIB, (source, taken(image))
+        assert_same(image, "vpc", raw, "raw")
+        assert home.json("disk", "check", image) == []
+        image.unlink()
+
+
 def claim_an_odd_size_is_rounded_up_and_told(home):
     raw = home.dir / "odd.raw"
     raw.write_bytes(b"y" * 70001)
