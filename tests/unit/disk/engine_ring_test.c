@@ -6,10 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -142,6 +145,104 @@ static void read_past_the_end_of_the_file_is_eio(void **state)
     ring_read(made->ring, &reading.op, file, 0, bytes, 8);
     wait_for(made->ring, &reading);
     assert_int_equal(reading.result, -EIO);
+}
+
+/* No file may grow past so many bytes, as on a disk with just so much room. */
+static void file_limit_set(size_t bytes)
+{
+    struct rlimit limit;
+
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes ? bytes : limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* Long enough to be nobody's special case. */
+#define LONG_BYTES ((size_t)3 << 20)
+#define CUT_BYTES  ((size_t)1 << 20)
+
+static uint8_t *long_bytes_new(void)
+{
+    uint8_t *bytes = malloc(LONG_BYTES);
+
+    assert_non_null(bytes);
+    for (size_t i = 0; i < LONG_BYTES; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 4096 + 1);
+    return bytes;
+}
+
+static void write_that_is_cut_short_goes_on_where_it_stopped(void **state)
+{
+    struct state *made = *state;
+    AUTO_IO struct io_file *file = file_new(made);
+    AUTO_FREE uint8_t *bytes = long_bytes_new(), *found = malloc(LONG_BYTES);
+    struct event writing = EVENT;
+    struct err err;
+    struct stat status;
+
+    file_limit_set(CUT_BYTES);
+    ring_write(made->ring, &writing.op, file, 0, bytes, LONG_BYTES);
+    do {
+        assert_true(ring_wait(made->ring, true, &err));
+        assert_int_equal(fstat(file->fd, &status), 0);
+    } while (status.st_size == 0);
+    file_limit_set(0);
+    assert_int_equal(status.st_size, CUT_BYTES);
+    assert_int_equal(writing.calls, 0); /* the rest is to come */
+    wait_for(made->ring, &writing);
+    assert_int_equal(writing.result, LONG_BYTES);
+    assert_int_equal(pread(file->fd, found, LONG_BYTES, 0), LONG_BYTES);
+    assert_memory_equal(found, bytes, LONG_BYTES);
+}
+
+static void write_that_is_cut_short_for_good_is_an_error(void **state)
+{
+    struct state *made = *state;
+    AUTO_IO struct io_file *file = file_new(made);
+    struct event writing = EVENT;
+
+    file_limit_set(5);
+    ring_write(made->ring, &writing.op, file, 2, "abcdefgh", 8);
+    wait_for(made->ring, &writing);
+    file_limit_set(0);
+    assert_int_equal(writing.result, -EFBIG);
+}
+
+static void read_that_is_cut_short_goes_on_where_it_stopped(void **state)
+{
+    struct state *made = *state;
+    AUTO_IO struct io_file *file = file_new(made);
+    AUTO_FREE uint8_t *bytes = long_bytes_new(), *found = calloc(1, LONG_BYTES);
+    struct event reading = EVENT;
+    struct err err;
+    size_t rest = LONG_BYTES - CUT_BYTES;
+
+    assert_int_equal(pwrite(file->fd, bytes, CUT_BYTES, 0), CUT_BYTES);
+    ring_read(made->ring, &reading.op, file, 0, found, LONG_BYTES);
+    while (found[CUT_BYTES - 1] == 0)
+        assert_true(ring_wait(made->ring, true, &err));
+    assert_int_equal(reading.calls, 0);
+    assert_int_equal(pwrite(file->fd, bytes + CUT_BYTES, rest, (off_t)CUT_BYTES), rest);
+    wait_for(made->ring, &reading);
+    assert_int_equal(reading.result, LONG_BYTES);
+    assert_memory_equal(found, bytes, LONG_BYTES);
+}
+
+/* Short ones may be tried before they are handed to the ring. */
+static void short_read_that_is_cut_shorter_goes_on_too(void **state)
+{
+    struct state *made = *state;
+    AUTO_IO struct io_file *file = file_new(made);
+    struct event reading = EVENT;
+    char bytes[8] = "";
+
+    assert_int_equal(pwrite(file->fd, "abcde", 5, 0), 5);
+    ring_read(made->ring, &reading.op, file, 1, bytes, 7);
+    assert_int_equal(pwrite(file->fd, "fgh", 3, 5), 3);
+    wait_for(made->ring, &reading);
+    assert_int_equal(reading.result, 7);
+    assert_memory_equal(bytes, "bcdefgh", 7);
 }
 
 static void error_of_a_file_is_its_result(void **state)
@@ -351,6 +452,10 @@ int main(void)
         EACH(what_is_written_can_be_read),
         EACH(more_operations_than_the_queue_holds_all_end),
         EACH(read_past_the_end_of_the_file_is_eio),
+        EACH(write_that_is_cut_short_goes_on_where_it_stopped),
+        EACH(write_that_is_cut_short_for_good_is_an_error),
+        EACH(read_that_is_cut_short_goes_on_where_it_stopped),
+        EACH(short_read_that_is_cut_shorter_goes_on_too),
         EACH(error_of_a_file_is_its_result),
         EACH(file_without_descriptor_is_served_by_its_seam),
         EACH(receive_takes_what_is_there),
