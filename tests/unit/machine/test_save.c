@@ -62,6 +62,7 @@
 
 static enum config_accel accel = ACCEL_KVM; /* of the next save */
 static bool may_restart;
+static int timeout_ms = QMP_TIMEOUT_MS; /* likewise, of its monitor */
 static unsigned instants, restarts;
 static struct err err;
 static struct machine_save_result result;
@@ -95,8 +96,11 @@ static bool save(const struct fake_step *steps, size_t count)
     err = ERR_INIT;
     if (!qmp_connect(scratch_path("qmp.sock"), -1, 3000, &machine.qmp, &err))
         fail_msg("%s", err.text);
+    qmp_set_timeout(machine.qmp, timeout_ms);
     bool ok = machine_save(&machine, &options, &result, &err);
+    assert_int_equal(qmp_set_timeout(machine.qmp, QMP_TIMEOUT_MS), timeout_ms);
     accel = ACCEL_KVM;
+    timeout_ms = QMP_TIMEOUT_MS;
     json_decref(events);
     events = json_array();
     struct err ignored;
@@ -201,6 +205,42 @@ static void a_failure_that_left_it_paused_is_set_right(void **state)
     assert_int_equal(times_sent("migrate_cancel"), 1);
     assert_int_equal(times_sent("cont"), 1);
     assert_int_equal(instants, 1);
+}
+
+/* QEMU answers nothing while it flushes its disks. */
+#define SLOWLY(value)                                                                                        \
+    READ_LINE, {FAKE_SLEEP, NULL, 60},                                                                       \
+    {                                                                                                        \
+        FAKE_SEND, "{\"return\": " value ", \"id\": $}\r\n", 0                                               \
+    }
+
+static void a_save_waits_for_a_monitor_as_long_as_it_needs(void **state)
+{
+    (void)state;
+    timeout_ms = 20;
+    assert_true(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), SLOWLY("{}"),
+                     MIGRATION("completed"), SLOWLY("{}"), READ_LINE));
+    assert_int_equal(times_sent("cont"), 1);
+}
+
+static void a_failed_save_leaves_no_guest_standing_however_slow_its_monitor_is(void **state)
+{
+    (void)state;
+    timeout_ms = 20;
+    assert_false(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("pre-switchover"), ANSWER("{}"),
+                      MIGRATION("failed"), SLOWLY("{\"status\": \"failed\"}"), SLOWLY("{}"),
+                      SLOWLY("{\"status\": \"failed\"}"), SLOWLY("{\"status\": \"paused\"}"), SLOWLY("{}"),
+                      READ_LINE));
+    assert_int_equal(times_sent("cont"), 1);
+}
+
+static void a_guest_goes_on_also_where_a_save_cannot_be_cancelled(void **state)
+{
+    (void)state;
+    assert_false(SAVE(BEGUN("running"), EVENT("STOP", ""), MIGRATION("failed"), WHY("x"), REFUSE("no way back"),
+                      STATUS("paused"), ANSWER("{}"), READ_LINE));
+    assert_non_null(strstr(err.text, "no way back"));
+    assert_int_equal(times_sent("cont"), 1);
 }
 
 static void a_failure_on_the_way_back_is_told_too(void **state)
@@ -377,6 +417,9 @@ int main(void)
         cmocka_unit_test(a_failed_save_does_not_wake_a_guest_that_stopped_itself),
         cmocka_unit_test(continuing_waits_until_qemu_is_ready),
         cmocka_unit_test(a_failure_that_left_it_paused_is_set_right),
+        cmocka_unit_test(a_save_waits_for_a_monitor_as_long_as_it_needs),
+        cmocka_unit_test(a_failed_save_leaves_no_guest_standing_however_slow_its_monitor_is),
+        cmocka_unit_test(a_guest_goes_on_also_where_a_save_cannot_be_cancelled),
         cmocka_unit_test(a_failure_on_the_way_back_is_told_too),
         cmocka_unit_test(news_of_an_earlier_save_is_not_taken_for_this_one),
         cmocka_unit_test(copying_without_end_is_ended_by_a_longer_pause),
