@@ -3,7 +3,8 @@
 
 outside_after_histories.py [HISTORIES [FIRST_SEED [LAYERS]]]      $DISK_MODEL, and $BOUGH for `bough disk check`
 
-7-Zip reads the top and one sealed layer of each history. libvhdi reads those of every third seed, whose requests and sizes are
+7-Zip reads the top, the base and one layer between of each history. QEMU reads the base: it must never see an image that has a
+parent. libvhdi reads those of every third seed, whose requests and sizes are
 whole 4 KiB: it misreads a bitmap byte that is neither 00 nor FF. Both stop at the end of a parent that is smaller than its
 child, where zeros follow; up to there they are compared. libvhdi takes an image's original size for its size, so one that
 was made larger ends early for it, and it mixes up reads over several blocks of a parent, so it is asked for 4 KiB at a time.
@@ -116,6 +117,16 @@ def read_with_libvhdi(reader, image, raw, images):
             file.close()
 
 
+def read_with_qemu(reader, image, raw, images):
+    if len(images) > 1:
+        return
+    flat = raw + ".qemu"
+    subprocess.run(["qemu-img", "convert", "-f", "vpc", "-O", "raw", image, flat], check=True)
+    with open(flat, "rb") as file:
+        reader.compare(file.read, image, raw, os.path.getsize(raw))
+    os.unlink(flat)
+
+
 def check_with_bough(reader, image, raw, images):
     done = subprocess.run([BOUGH, "disk", "check", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
@@ -143,6 +154,8 @@ def main():
         print("skipped: 7zz is not installed")
         return 77
     readers = [(Reader("7-Zip"), read_with_7zip)]
+    if shutil.which("qemu-img"):
+        readers.append((Reader("qemu-img"), read_with_qemu))
     if pyvhdi:
         readers.append((Reader("libvhdi"), read_with_libvhdi))
     if BOUGH:

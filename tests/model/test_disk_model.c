@@ -6,7 +6,8 @@
  *   test_disk_model [HISTORIES [FIRST_SEED [LAYERS [FOLDER]]]]
  *       the default is a smoke test; more than 12 layers make longer histories on smaller disks
  *       FOLDER: the images of the last history are left there, all in one folder because 7-Zip looks for
- *       parents nowhere else; layerN.raw is what layerN must read as, for the top and for one sealed layer
+ *       parents nowhere else; layerN.raw is what layerN must read as, for the top, the base and one layer
+ * between
  *
  * Every second seed keeps one size, and every third has requests and sizes of whole 4 KiB only: there are
  * readers that know no others. */
@@ -511,8 +512,10 @@ static void leave_all(struct history *h)
     for (unsigned i = 0; i < h->layers; i++)
         leave_image(h, i);
     leave_model(h, h->layers - 1, h->model, h->size);
-    if (h->layers > 1) {
-        unsigned layer = (unsigned)random_below(&h->random, h->layers - 1);
+    if (h->layers > 1)
+        leave_model(h, 0, h->sealed[0], h->sealed_size[0]);
+    if (h->layers > 2) {
+        unsigned layer = 1 + (unsigned)random_below(&h->random, h->layers - 2);
         leave_model(h, layer, h->sealed[layer], h->sealed_size[layer]);
     }
 }
