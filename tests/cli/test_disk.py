@@ -1,6 +1,13 @@
 #!/usr/bin/python3
 """`bough disk`: plain image files, no VM."""
 
+import contextlib
+import json
+import os
+import pty
+import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +15,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import CANCELLED, CORRUPT, EXISTS, INVALID, MISMATCH, NOT_FOUND, STATE, USAGE, main  # noqa: E402
+from bough_test import (CANCELLED, CORRUPT, EXISTS, INVALID, IO, MISMATCH, NO_SPACE, NOT_FOUND, STATE, UNSUPPORTED,  # noqa: E402
+                        USAGE, main)
 
 
 def claim_created_images_are_what_was_asked_for(home):
@@ -207,6 +215,162 @@ def claim_a_merge_that_is_interrupted_leaves_all_valid_and_can_be_done_again(hom
         told = subprocess.run(["qemu-io", "-f", "vpc", "-r", "-c", f"read -P {pattern} {start} {length}", base],
                               check=True, capture_output=True, text=True).stdout
         assert "verification failed" not in told, told
+
+
+def chain_of_two(home):
+    base, top = home.dir / "base.vhd", home.dir / "top.avhd"
+    home.bough("disk", "create", base, "--size", "8M")
+    home.bough("disk", "create", top, "--parent", base)
+    return base, top
+
+
+def verbs(home):
+    return re.findall(r"^  ([a-z]+) ", home.bough("disk", "help"), re.M)
+
+
+def claim_every_verb_of_the_design_is_there_and_explains_its_options(home):
+    wanted = "create info map check repair convert merge resize reconnect serve".split()
+    assert verbs(home) == wanted, verbs(home)
+    for verb in wanted:
+        text = home.bough("disk", verb, "--help")
+        assert text == home.bough("disk", "help", verb) == home.bough("help", "disk", verb)
+        usage = "".join(line for line in text.splitlines() if line.startswith(("usage: ", "   or: ")))
+        used, explained = set(re.findall(r"--[a-z-]+", usage)), set(re.findall(r"^  (--[a-z-]+)", text, re.M))
+        assert used == explained and "--json" in used, (verb, used ^ explained)
+        assert all(len(line) <= 130 for line in text.splitlines()), verb
+        assert home.run("disk", verb, "--no-such").returncode == USAGE
+
+
+def claim_the_names_in_the_answers_are_those_of_the_documentation(home):
+    base, top = chain_of_two(home)
+    layer = {"file", "type", "size_bytes", "block_bytes", "allocated_blocks", "file_bytes", "file_allocated_bytes", "id",
+             "parent_id", "needs_repair", "parent_time_differs"}
+    answers = {
+        ("create", home.dir / "new.vhd", "--size", "1M"): {"file", "type", "size_bytes", "block_bytes", "parent"},
+        ("info", top): {"size_bytes", "depth", "layers"},
+        ("repair", top): {"repaired", "faults"},
+        ("convert", top, home.dir / "to.raw"): {"source", "source_format", "file", "format", "size_bytes", "added_bytes",
+                                                "file_bytes", "file_allocated_bytes"},
+        ("resize", top, "16M"): {"file", "size_bytes"},
+        ("reconnect", top, base): {"file", "parent"},
+        ("merge", top, "--into-base"): {"parent", "copied_bytes", "children", "removable"},
+    }
+    for arguments, names in answers.items():
+        answer = home.json("disk", *arguments)
+        assert set(answer) == names, (arguments[0], set(answer) ^ names)
+    assert set(home.json("disk", "info", top)["layers"][0]) == layer
+    assert {frozenset(row) for row in home.json("disk", "map", top)} == {frozenset({"start", "length", "file"})}
+    damaged = home.dir / "new.vhd"
+    damage(damaged, 0x600, b"\0\0\0\x01")
+    for faults in (json.loads(home.run("disk", "check", damaged, "--json").stdout),
+                   json.loads(home.run("disk", "repair", damaged, "--json").stdout)["faults"]):
+        assert faults and {frozenset(row) for row in faults} == {frozenset({"file", "text", "harmless"})}, faults
+
+
+def damage(path, at, data):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def claim_odd_names_go_through_every_verb(home):
+    """A parent's name must be Unicode, since it goes into the child; others are bytes."""
+    for number, name in enumerate((b"-n", b"a b", b"new\nline", b"%s%n", b"a: b", b"\x1b[2J", b"--json", b"\xff\xfe")):
+        folder = home.dir / str(number)
+        folder.mkdir()
+        base, top, flat = b"./" + name + b".vhd", b"./" + name + b".avhd", b"./" + name + b".raw"
+        lines = [["create", base, "--size", "8M"], ["create", top, "--parent", base], ["info", top], ["map", top],
+                 ["check", top], ["repair", top], ["convert", top, flat], ["resize", top, "9M"],
+                 ["reconnect", top, base], ["merge", top, "--into-base"]]
+        if name == b"\xff\xfe":
+            lines = [[base if word == top else word for word in line] for line in lines if base not in line[1:]
+                     and line[0] != "merge" or line[0] == "create" and line[1] == base]
+        for line in lines:
+            for form in ([], ["--json"]):
+                if form and line[0] in ("create", "convert"):
+                    Path(os.fsdecode(os.path.join(bytes(folder), line[2] if line[0] == "convert" else line[1]))).unlink()
+                result = subprocess.run([home.program, "disk", *line, *form], cwd=folder, env=home.env, capture_output=True,
+                                        check=False)
+                assert result.returncode == 0, (line, result)
+                assert b"\x1b" not in result.stdout + result.stderr, result
+                assert not form or json.loads(result.stdout) is not None
+
+
+def claim_damaged_images_end_no_verb_but_in_order(home):
+    """Bytes of the header, the table and the bitmaps changed: each verb says what is wrong, or does its work."""
+    base, top = home.dir / "base.vhd", home.dir / "top.avhd"
+    raw = home.dir / "raw"
+    raw.write_bytes(b"x" * (5 << 20))
+    home.bough("disk", "convert", raw, base)
+    home.bough("disk", "create", top, "--parent", base)
+    whole, chance = {path: path.read_bytes() for path in (base, top)}, random.Random(4)
+    work = {"info": [], "map": [], "check": [], "repair": [], "convert": [home.dir / "to.raw"], "resize": ["64M"],
+            "merge": ["--into-base"], "reconnect": [base]}
+    for _ in range(40):
+        hurt = chance.choice((base, top))
+        for path, data in whole.items():
+            path.write_bytes(data)
+        for _ in range(chance.randrange(1, 4)):
+            damage(hurt, chance.choice((chance.randrange(512, 2048), chance.randrange(len(whole[hurt])))),
+                   chance.randbytes(chance.choice((1, 4))))
+        for verb, more in chance.sample(sorted(work.items()), 3):
+            result = home.run("disk", verb, top, *more, timeout=60)
+            assert result.returncode in (0, INVALID, NOT_FOUND, CORRUPT, MISMATCH, STATE, UNSUPPORTED, IO, NO_SPACE), (
+                verb, result)
+            assert result.returncode == 0 or result.stderr or verb in ("check", "repair"), (verb, result)
+            (home.dir / "to.raw").unlink(missing_ok=True)
+
+
+def claim_a_signal_at_any_moment_leaves_images_that_are_whole(home):
+    base, top = chain_of_two(home)
+    other, fixed, made = home.dir / "other.vhd", home.dir / "fixed.vhd", home.dir / "made.vhd"
+    home.bough("disk", "convert", top, fixed, "--format", "fixed")
+    other.hardlink_to(base)
+    size, outcomes = 16, set()
+    for _ in range(int(os.environ.get("BOUGH_TEST_INSTANTS", "20"))):
+        size += 16
+        for arguments in (["create", made, "--size", "4G"], ["resize", top, f"{size}M"], ["resize", fixed, f"{size}M"],
+                          ["reconnect", top, other], ["reconnect", top, base], ["repair", top]):
+            if arguments[0] == "repair":
+                with open(top, "r+b") as file:
+                    file.truncate(top.stat().st_size - 512)
+            how = random.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+            with home.start("disk", *arguments) as process:
+                time.sleep(random.random() * 0.02)
+                process.send_signal(how)
+                process.communicate()
+            outcomes.add(process.returncode)
+            assert process.returncode in (0, CANCELLED, -how), (arguments, process.returncode)
+            for image in (top, fixed, *([made] if made.exists() else [])):
+                assert all(fault["harmless"] for fault in home.json("disk", "check", image)), (arguments, image)
+            made.unlink(missing_ok=True)
+        home.bough("disk", "repair", top)
+        assert home.json("disk", "check", top) == []
+    assert 0 in outcomes, outcomes
+
+
+def claim_a_bar_is_drawn_on_a_terminal_for_what_takes_long(home):
+    """qemu-img's own progress; it is made slow by a script in its place."""
+    slow, raw, real = home.dir / "bin" / "qemu-img", home.dir / "a.raw", shutil.which("qemu-img")
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\n[ $1 = convert ] && for percent in 1 25 50; do\n"
+                    "printf '    (%s.00/100%%)\\r' $percent; sleep 0.7; done\n" f'exec {real} "$@"\n')
+    slow.chmod(0o755)
+    raw.write_bytes(b"x" * 4096)
+    env = dict(home.env, PATH=f"{slow.parent}:{home.env['PATH']}")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([home.program, "disk", "convert", raw, home.dir / "a.qcow2"], env=env, stdin=theirs,
+                          stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while more := os.read(ours, 4096):
+                shown += more
+        out = process.stdout.read()
+    os.close(ours)
+    assert process.returncode == 0 and out.startswith(bytes(home.dir)), (process.returncode, out)
+    assert re.search(rb"convert \[={15} {15}\]  50%", shown), shown
+    assert b"  1%" not in shown and shown.endswith(b"\r\x1b[K"), shown  # not before a second, and gone at the end
 
 
 if __name__ == "__main__":
