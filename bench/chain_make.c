@@ -82,15 +82,23 @@ static bool base_fill(const struct content *content, struct disk *disk, struct e
     return true;
 }
 
+/* As a snapshot does it: the sealed layer gives back the space that it has not filled. */
 static bool layer_push(const struct io *io, struct disk *disk, const char *path, const char *parent_path,
                        struct err *err)
 {
     struct vhd_create_options options = {.type = VHD_DIFFERENCING, .parent_path = parent_path};
     struct disk_next_top *next;
+    struct disk_gap gap;
 
     if (!vhd_create(io, path, &options, err) || !disk_next_top_open(disk, path, &next, err))
         return false;
     disk_seal_and_push(disk, next);
+    if (!disk_flush(disk, err))
+        return false;
+    while (disk_release_next(disk, &gap)) {
+        if (!io_zero(gap.file, gap.file_offset, gap.length, err))
+            return false;
+    }
     return true;
 }
 
@@ -121,8 +129,7 @@ static bool own_layers(const struct io *io, const struct content *content, struc
         AUTO_FREE char *path = layer_path(directory, layer);
         if (!parent_path || !path)
             return err_oom(err);
-        if (!layer_push(io, disk, path, parent_path, err) || !layer_write(content, disk, layer, err) ||
-            !disk_flush(disk, err))
+        if (!layer_push(io, disk, path, parent_path, err) || !layer_write(content, disk, layer, err))
             return false;
     }
     return true;

@@ -23,10 +23,11 @@ class Programs:
         build = Path(self.bough).parents[2]
         self.chain_make = str(build / "bench" / "chain_make")
         self.nbd_load = str(build / "bench" / "nbd_load")
+        self.page_hold = str(build / "bench" / "page_hold")
         self.nbd_serve = str(build / "tests" / "nbd" / "nbd_serve")
 
     def missing(self):
-        built = (self.bough, self.chain_make, self.nbd_load, self.nbd_serve)
+        built = (self.bough, self.chain_make, self.nbd_load, self.page_hold, self.nbd_serve)
         installed = ("qemu-img", "qemu-nbd", "qemu-storage-daemon", "nbdkit", "fio")
         return [p for p in built if not os.access(p, os.X_OK)] + [p for p in installed if not shutil.which(p)]
 
@@ -100,6 +101,22 @@ class StorageDaemon:
         self.do("job-dismiss", id="make")
 
 
+class Held:
+    def __init__(self, programs, files, say):
+        self._process = subprocess.Popen([programs.page_hold, *map(str, files)], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"page_hold: exit {self._process.wait()}")
+        say(f"chains: {int(line) >> 20} MiB of them are held in the page cache")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.communicate()
+
+
 class Chains:
     """All that one folder holds; `shape` is what it was made from."""
 
@@ -156,6 +173,11 @@ class Chains:
                 daemon.do("blockdev-del", node_name="image")
                 daemon.do("blockdev-del", node_name="file")
         self.qcow2_depth = layers
+
+    def held(self):
+        """All files of the chains stay in the page cache while this is entered."""
+        files = [self.raw, *sorted((self.folder / "own").iterdir()), *sorted((self.folder / "qcow2").iterdir())]
+        return Held(self.programs, files, self._say)
 
     def remove(self):
         for name in ("own", "qcow2"):
