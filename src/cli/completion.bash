@@ -42,6 +42,25 @@ _bough_offer_operand() {
     esac
 }
 
+# The options that the help of a command explains.
+_bough_options() {
+    bough "$@" --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p'
+}
+
+_bough_disk() {
+    local word=$1 before=$2 verb=$3
+    if [ "$COMP_CWORD" -eq 2 ]; then
+        _bough_offer "$word" < <(_bough_commands disk)
+        return
+    fi
+    case $before:$word in
+        --format:*) _bough_offer "$word" < <(printf '%s\n' dynamic fixed raw qcow2 vmdk vdi vhdx) ;;
+        --source-format:*) _bough_offer "$word" < <(printf '%s\n' vhd raw qcow2 vmdk vdi vhdx) ;;
+        *:-*) _bough_offer "$word" < <(_bough_options disk "$verb") ;;
+        *) _bough_offer_files "$word" ;;
+    esac
+}
+
 _bough() {
     local word=$2 before=$3 verb=${COMP_WORDS[1]}
     COMPREPLY=()
@@ -50,11 +69,7 @@ _bough() {
         return
     fi
     if [ "$verb" = disk ]; then
-        if [ "$COMP_CWORD" -eq 2 ]; then
-            _bough_offer "$word" < <(_bough_commands disk)
-        else
-            _bough_offer_files "$word"
-        fi
+        _bough_disk "$word" "$before" "${COMP_WORDS[2]}"
         return
     fi
     case $before in
@@ -65,7 +80,7 @@ _bough() {
         --generation) _bough_offer "$word" < <(printf '%s\n' 1 2) ;;
         *)
             if [[ $word == -* ]]; then
-                _bough_offer "$word" < <(bough help "$verb" 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p')
+                _bough_offer "$word" < <(_bough_options "$verb")
             else
                 _bough_offer_operand "$verb" "$word"
             fi ;;

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import (CANCELLED, CORRUPT, EXISTS, INVALID, IO, MISMATCH, NO_SPACE, NOT_FOUND, STATE, UNSUPPORTED,  # noqa: E402
-                        USAGE, main)
+from bough_test import (CANCELLED, CORRUPT, EXISTS, INVALID, IO, MISMATCH, NO_SPACE, NOT_FOUND, STATE, TOP,  # noqa: E402
+                        UNSUPPORTED, USAGE, main)
 
 
 def claim_created_images_are_what_was_asked_for(home):
@@ -371,6 +371,21 @@ def claim_a_bar_is_drawn_on_a_terminal_for_what_takes_long(home):
     assert process.returncode == 0 and out.startswith(bytes(home.dir)), (process.returncode, out)
     assert re.search(rb"convert \[={15} {15}\]  50%", shown), shown
     assert b"  1%" not in shown and shown.endswith(b"\r\x1b[K"), shown  # not before a second, and gone at the end
+
+
+def claim_bash_completes_verbs_options_and_formats(home):
+    script = f"""bough() {{ '{home.program}' "$@"; }}
+        . '{TOP}/src/cli/completion.bash'; compopt() {{ :; }}
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bough bough "${{!#}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}" """
+    (home.dir / "a name").touch()
+    for line, offered in ((["disk", "re"], ["reconnect", "repair", "resize"]),
+                          (["disk", "merge", "--"], ["--child", "--into-base", "--json"]),
+                          (["disk", "convert", "a", "b", "--format", "v"], ["vdi", "vhdx", "vmdk"]),
+                          (["disk", "info", f"{home.dir}/a"], [f"{home.dir}/a name"])):
+        told = subprocess.run(["bash", "-c", script, "bash", "bough", *line], env=home.env, capture_output=True, text=True,
+                              check=True).stdout
+        assert sorted(told.splitlines()) == offered, (line, told)
 
 
 if __name__ == "__main__":
