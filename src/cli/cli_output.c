@@ -38,17 +38,26 @@ bool output_is_colored(void)
     return output.colored;
 }
 
-static int json_print(const char *before, const json_t *value, size_t flags, const char *behind)
+static int not_written(void)
 {
     struct err err = ERR_INIT;
 
+    (void)err_set(&err, ERR_IO, "standard output: could not be written");
+    return cli_fail(NULL, &err);
+}
+
+int output_flush(void)
+{
+    return fflush(stdout) == 0 ? 0 : not_written();
+}
+
+static int json_print(const char *before, const json_t *value, size_t flags, const char *behind)
+{
     if (output.on_terminal)
         flags |= JSON_ENSURE_ASCII; /* what steers a terminal must not reach it */
     if (fputs(before, stdout) == EOF || (value && json_dumpf(value, stdout, flags) != 0) ||
-        fputs(behind, stdout) == EOF) {
-        (void)err_set(&err, ERR_IO, "standard output: could not be written");
-        return cli_fail(NULL, &err);
-    }
+        fputs(behind, stdout) == EOF)
+        return not_written();
     return 0;
 }
 

@@ -21,6 +21,8 @@ int output_json(const json_t *value);
 int output_json_begin(void);
 int output_json_row(const json_t *row, bool is_first);
 int output_json_end(void);
+/* What was printed has left this process, for commands that go on afterwards. Returns the exit status. */
+int output_flush(void);
 /* The plan of a dry run ({"summary", "steps"}) as a numbered list. */
 int output_plan(const json_t *plan);
 

@@ -59,8 +59,7 @@ static int announce(const struct args *args, const char *socket_path, uint64_t s
     } else {
         puts(uri);
     }
-    fflush(stdout);
-    return status;
+    return status == 0 ? output_flush() : status;
 }
 
 static void ending_signals(sigset_t *set)
@@ -93,8 +92,8 @@ static int serve(const struct args *args, const char *file, const char *socket_p
     if (!engine_start(disk, &options, &engine, &err))
         return cli_fail(file, &err);
     int status = announce(args, socket_path, size_bytes);
-    if (status == 0)
-        sigwait(&signals, &which);
+    if (status == 0 && sigwait(&signals, &which) == 0 && which == SIGINT && isatty(STDERR_FILENO))
+        fputc('\n', stderr); /* the terminal shows ^C */
     return engine_stop(engine, &err) ? status : cli_fail(file, &err);
 }
 
