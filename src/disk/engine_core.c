@@ -155,35 +155,84 @@ static void piece_done(struct ring_op *op, int64_t result)
     request_round(request);
 }
 
-static const uint8_t *round_bytes(const struct request *request)
+/* A piece that goes on in its file where an earlier one ended, with others between them that are of other layers: one
+ * operation reads both, and what is between them in the file goes where nobody looks. A long read of a chain is then a
+ * few operations, not one for each change of layer. */
+#define GAP_MAX_BYTES (16U << 10)
+
+struct gather {
+    struct request *request;
+    const struct disk_piece *pieces;
+    size_t count;
+    bool taken[REQUEST_PIECES];
+    size_t vectors_used;
+};
+
+/* All that goes on from the piece at first, bytes in the request: its vectors, from vectors_used on. */
+static size_t gather_from(struct gather *gather, size_t first, uint8_t *bytes)
 {
-    return request->kind == REQUEST_ZERO_RESERVED ? ZEROS : request->bytes + request->moved;
+    static uint8_t nobody_looks[GAP_MAX_BYTES]; /* written by the kernel, never read */
+    const struct disk_piece *pieces = gather->pieces;
+    struct iovec *vectors = gather->request->vectors + gather->vectors_used;
+    uint64_t gap = 0, file_end = pieces[first].file_offset + pieces[first].length;
+    size_t count = 0;
+
+    vectors[count++] = (struct iovec){bytes, pieces[first].length};
+    bytes += pieces[first].length;
+    for (size_t i = first + 1; i < gather->count && gap <= GAP_MAX_BYTES; bytes += pieces[i++].length) {
+        if (pieces[i].file != pieces[first].file || pieces[i].file_offset != file_end + gap) {
+            gap += pieces[i].length;
+            continue;
+        }
+        if (gap > 0)
+            vectors[count++] = (struct iovec){nobody_looks, gap};
+        vectors[count++] = (struct iovec){bytes, pieces[i].length};
+        gather->taken[i] = true;
+        file_end += gap + pieces[i].length;
+        gap = 0;
+    }
+    gather->vectors_used += count;
+    return count;
 }
 
 /* Starts the pieces; done() of none comes before this has returned. */
-static void round_start(struct request *request, const struct disk_piece *pieces, size_t count)
+static void read_start(struct request *request, const struct disk_piece *pieces, size_t count)
 {
-    struct core *core = request->core;
-    const uint8_t *bytes = round_bytes(request);
+    struct ring *ring = request->core->ring;
+    struct gather gather = {.request = request, .pieces = pieces, .count = count};
+    uint8_t *bytes = request->bytes + request->moved;
 
     request->pieces_left = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; bytes += pieces[i++].length) {
+        struct request_piece *piece = &request->pieces[request->pieces_left];
+        if (!pieces[i].file)
+            memset(bytes, 0, pieces[i].length);
+        if (!pieces[i].file || gather.taken[i])
+            continue;
+        piece->op.done = piece_done;
+        piece->request = request;
+        request->holes_only = false;
+        request->pieces_left++;
+        struct iovec *vectors = request->vectors + gather.vectors_used;
+        size_t parts = gather_from(&gather, i, bytes);
+        if (parts == 1)
+            ring_read(ring, &piece->op, pieces[i].file, pieces[i].file_offset, bytes, pieces[i].length);
+        else
+            ring_readv(ring, &piece->op, pieces[i].file, pieces[i].file_offset, vectors, parts);
+    }
+}
+
+static void write_start(struct request *request, const struct disk_piece *pieces, size_t count)
+{
+    bool zeros = request->kind == REQUEST_ZERO_RESERVED;
+    const uint8_t *bytes = zeros ? ZEROS : request->bytes + request->moved;
+
+    request->pieces_left = (unsigned)count;
+    for (size_t i = 0; i < count; bytes += pieces[i++].length) {
         struct request_piece *piece = &request->pieces[i];
         piece->op.done = piece_done;
         piece->request = request;
-        if (!pieces[i].file) {
-            memset((uint8_t *)(uintptr_t)bytes, 0, pieces[i].length);
-        } else if (request->kind == REQUEST_READ) {
-            request->holes_only = false;
-            request->pieces_left++;
-            ring_read(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset,
-                      (uint8_t *)(uintptr_t)bytes, pieces[i].length);
-        } else {
-            request->pieces_left++;
-            ring_write(core->ring, &piece->op, pieces[i].file, pieces[i].file_offset, bytes,
-                       pieces[i].length);
-        }
-        bytes += pieces[i].length;
+        ring_write(request->core->ring, &piece->op, pieces[i].file, pieces[i].file_offset, bytes, pieces[i].length);
     }
 }
 
@@ -219,7 +268,10 @@ static void request_round(struct request *request)
         request->round_length = 0;
         for (size_t i = 0; i < count; i++)
             request->round_length += pieces[i].length;
-        round_start(request, pieces, count);
+        if (request->kind == REQUEST_READ)
+            read_start(request, pieces, count);
+        else
+            write_start(request, pieces, count);
         if (request->pieces_left > 0)
             return;
         request->moved += request->round_length;

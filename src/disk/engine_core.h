@@ -24,7 +24,7 @@ enum request_kind {
     REQUEST_FLUSH,
 };
 
-#define REQUEST_PIECES 8
+#define REQUEST_PIECES 32
 
 struct core;
 struct request;
@@ -55,6 +55,7 @@ struct request {
     unsigned pieces_left;  /* of the round */
     struct request *next;
     struct request_piece pieces[REQUEST_PIECES];
+    struct iovec vectors[2 * REQUEST_PIECES]; /* of reads that go on behind a gap */
 };
 
 struct request_list {

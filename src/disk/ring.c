@@ -63,8 +63,25 @@ static void op_start(struct ring *ring, struct ring_op *op, enum ring_kind kind,
     op->moved = 0;
 }
 
-/* A file that lives behind the seam only: its own functions do the work now, done() is called later. */
-static void file_op_at_once(struct ring *ring, struct ring_op *op)
+static int seam_readv(const struct ring_op *op, size_t *ret_length)
+{
+    size_t done = 0;
+
+    for (size_t i = 0; i < op->message.msg_iovlen; i++) {
+        const struct iovec *part = &op->message.msg_iov[i];
+        size_t length = part->iov_len;
+        int errnum = op->file->io->ops->read(op->file, op->offset + done, part->iov_base, part->iov_len, &length);
+        if (errnum != 0)
+            return errnum;
+        done += length;
+        if (length < part->iov_len)
+            break;
+    }
+    *ret_length = done;
+    return 0;
+}
+
+int64_t ring_seam_do(const struct ring_op *op)
 {
     const struct io_ops *ops = op->file->io->ops;
     size_t length = op->length;
@@ -72,6 +89,8 @@ static void file_op_at_once(struct ring *ring, struct ring_op *op)
 
     if (op->kind == RING_READ)
         errnum = ops->read(op->file, op->offset, op->bytes, op->length, &length);
+    else if (op->kind == RING_READV)
+        errnum = seam_readv(op, &length);
     else if (op->kind == RING_WRITE)
         errnum = ops->write(op->file, op->offset, op->bytes, op->length);
     else if (op->kind == RING_SYNC)
@@ -80,14 +99,18 @@ static void file_op_at_once(struct ring *ring, struct ring_op *op)
         errnum = ops->punch(op->file, op->offset, op->length);
     if (errnum == 0 && length < op->length)
         errnum = EIO;
-    op->result = errnum == 0 ? (int64_t)op->length : -errnum;
+    return errnum == 0 ? (int64_t)op->length : -errnum;
+}
+
+/* A file that lives behind the seam only: its own functions do the work now, done() is called later. */
+static void file_op_at_once(struct ring *ring, struct ring_op *op)
+{
+    op->result = ring_seam_do(op);
     ring_list_append(&ring->ended, op);
 }
 
-static void file_op_start(struct ring *ring, struct ring_op *op, enum ring_kind kind, struct io_file *file,
-                          uint64_t offset, void *bytes, size_t length)
+static void file_op_submit(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset)
 {
-    op_start(ring, op, kind, file->fd, bytes, length);
     op->file = file;
     op->offset = offset;
     if (file->fd < 0)
@@ -96,10 +119,35 @@ static void file_op_start(struct ring *ring, struct ring_op *op, enum ring_kind 
         ring->backend->submit(ring, op);
 }
 
+static void file_op_start(struct ring *ring, struct ring_op *op, enum ring_kind kind, struct io_file *file,
+                          uint64_t offset, void *bytes, size_t length)
+{
+    op_start(ring, op, kind, file->fd, bytes, length);
+    file_op_submit(ring, op, file, offset);
+}
+
+static void vector_start(struct ring *ring, struct ring_op *op, enum ring_kind kind, int fd, struct iovec *vector,
+                         size_t count)
+{
+    size_t length = 0;
+
+    for (size_t i = 0; i < count; i++)
+        length += vector[i].iov_len;
+    op_start(ring, op, kind, fd, NULL, length);
+    op->message = (struct msghdr){.msg_iov = vector, .msg_iovlen = count};
+}
+
 void ring_read(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, void *bytes,
                size_t length)
 {
     file_op_start(ring, op, RING_READ, file, offset, bytes, length);
+}
+
+void ring_readv(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, struct iovec *vector,
+                size_t count)
+{
+    vector_start(ring, op, RING_READV, file->fd, vector, count);
+    file_op_submit(ring, op, file, offset);
 }
 
 void ring_write(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset,
@@ -126,12 +174,7 @@ void ring_recv(struct ring *ring, struct ring_op *op, int fd, void *bytes, size_
 
 void ring_send(struct ring *ring, struct ring_op *op, int fd, struct iovec *vector, size_t count)
 {
-    size_t length = 0;
-
-    for (size_t i = 0; i < count; i++)
-        length += vector[i].iov_len;
-    op_start(ring, op, RING_SEND, fd, NULL, length);
-    op->message = (struct msghdr){.msg_iov = vector, .msg_iovlen = count};
+    vector_start(ring, op, RING_SEND, fd, vector, count);
     ring->backend->submit(ring, op);
 }
 
@@ -147,7 +190,7 @@ void ring_cancel(struct ring *ring, struct ring_op *op)
     ring->backend->cancel(ring, op);
 }
 
-/* The vector without its first bytes, which have been sent. */
+/* The vector without its first bytes, which have been moved. */
 void ring_message_advance(struct ring_op *op, size_t bytes)
 {
     struct msghdr *message = &op->message;
@@ -165,7 +208,7 @@ void ring_message_advance(struct ring_op *op, size_t bytes)
 
 static bool op_is_whole(const struct ring_op *op)
 {
-    return op->kind == RING_READ || op->kind == RING_WRITE || op->kind == RING_SEND;
+    return op->kind == RING_READ || op->kind == RING_READV || op->kind == RING_WRITE || op->kind == RING_SEND;
 }
 
 void ring_step_ended(struct ring *ring, struct ring_op *op, int64_t result)
@@ -177,7 +220,7 @@ void ring_step_ended(struct ring *ring, struct ring_op *op, int64_t result)
     if (result >= 0 && op_is_whole(op)) {
         op->moved += (size_t)result;
         if (result > 0 && op->moved < op->length) {
-            if (op->kind == RING_SEND)
+            if (op->kind == RING_SEND || op->kind == RING_READV)
                 ring_message_advance(op, (size_t)result);
             ring->backend->submit(ring, op);
             return;

@@ -20,7 +20,7 @@ struct ring_op;
 /* result: bytes moved or 0, or a negative errno. */
 typedef void ring_done(struct ring_op *op, int64_t result);
 
-enum ring_kind { RING_READ, RING_WRITE, RING_SYNC, RING_PUNCH, RING_RECV, RING_SEND, RING_POLL };
+enum ring_kind { RING_READ, RING_READV, RING_WRITE, RING_SYNC, RING_PUNCH, RING_RECV, RING_SEND, RING_POLL };
 
 struct ring_op {
     ring_done *done;
@@ -48,6 +48,9 @@ bool ring_is_io_uring(const struct ring *ring);
  * descriptor is asked at once. */
 void ring_read(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, void *bytes,
                size_t length);
+/* The same into the parts of a vector (which is changed), one behind the other. */
+void ring_readv(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset, struct iovec *vector,
+                size_t count);
 void ring_write(struct ring *ring, struct ring_op *op, struct io_file *file, uint64_t offset,
                 const void *bytes, size_t length);
 void ring_sync(struct ring *ring, struct ring_op *op, struct io_file *file); /* fdatasync */

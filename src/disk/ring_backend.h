@@ -24,7 +24,9 @@ struct ring {
 struct ring *ring_uring_new(void);
 struct ring *ring_plain_new(void);
 
-/* A send has moved so many bytes of what its message still has. */
+/* A file operation by the functions of the seam: the bytes moved, or a negative errno. */
+int64_t ring_seam_do(const struct ring_op *op);
+/* A send or a vectored read has moved so many bytes of what its message still has. */
 void ring_message_advance(struct ring_op *op, size_t bytes);
 
 void ring_list_append(struct ring_list *list, struct ring_op *op);

@@ -43,7 +43,7 @@ static void plain_destroy(struct ring *ring)
 
 static bool op_is_file(const struct ring_op *op)
 {
-    return op->kind == RING_READ || op->kind == RING_WRITE || op->kind == RING_SYNC ||
+    return op->kind == RING_READ || op->kind == RING_READV || op->kind == RING_WRITE || op->kind == RING_SYNC ||
            op->kind == RING_PUNCH;
 }
 
@@ -86,6 +86,8 @@ static int64_t file_op_do(const struct ring_op *op)
 
     if (op->kind == RING_READ)
         result = pread(op->fd, op->bytes + op->moved, rest, (off_t)(op->offset + op->moved));
+    else if (op->kind == RING_READV)
+        result = preadv(op->fd, op->message.msg_iov, (int)op->message.msg_iovlen, (off_t)(op->offset + op->moved));
     else if (op->kind == RING_WRITE)
         result = pwrite(op->fd, op->bytes + op->moved, rest, (off_t)(op->offset + op->moved));
     else if (op->kind == RING_PUNCH)

@@ -174,6 +174,10 @@ static void op_hand_over(struct uring *uring, struct ring_op *op)
     case RING_READ:
         io_uring_prep_read(sqe, op->fd, op->bytes + op->moved, rest, op->offset + op->moved);
         break;
+    case RING_READV:
+        io_uring_prep_readv(sqe, op->fd, op->message.msg_iov, (unsigned)op->message.msg_iovlen,
+                            op->offset + op->moved);
+        break;
     case RING_WRITE:
         io_uring_prep_write(sqe, op->fd, op->bytes + op->moved, rest, op->offset + op->moved);
         break;

@@ -47,30 +47,9 @@ struct late_ring {
     size_t count;
 };
 
-static int op_do_now(const struct ring_op *op, size_t *length)
-{
-    const struct io_ops *ops = op->file->io->ops;
-
-    switch (op->kind) {
-    case RING_READ:
-        return ops->read(op->file, op->offset, op->bytes, op->length, length);
-    case RING_WRITE:
-        return ops->write(op->file, op->offset, op->bytes, op->length);
-    case RING_PUNCH:
-        return ops->punch(op->file, op->offset, op->length);
-    case RING_SYNC:
-        return ops->sync(op->file);
-    default:
-        abort(); /* no sockets here */
-    }
-}
-
 static int64_t op_do(const struct late_ring *late, const struct ring_op *op)
 {
-    size_t length = op->length;
-    int errnum = late->no_holes && op->kind == RING_PUNCH ? EOPNOTSUPP : op_do_now(op, &length);
-
-    return errnum != 0 ? -errnum : (int64_t)length;
+    return op->kind == RING_PUNCH && late->no_holes ? -EOPNOTSUPP : ring_seam_do(op);
 }
 
 static void late_submit(struct ring *ring, struct ring_op *op)
