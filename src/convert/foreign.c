@@ -6,7 +6,8 @@
 #include "nbd_uri.h"
 #include "qemu_img.h"
 
-#define HEAD_BYTES 512U
+#define HEAD_BYTES     512U
+#define MAX_SIZE_BYTES (1ULL << 50) /* a few bytes can say so, and to look through it takes hours */
 
 /* --- what an image says of other files, before QEMU sees it --- */
 
@@ -81,6 +82,8 @@ static bool look(struct foreign *foreign, const char *path, const struct progres
         return err_prefix(err, "%s", path);
     if (info.names_others && !foreign->path)
         return refuse(path, "other files", err);
+    if (info.size_bytes > MAX_SIZE_BYTES)
+        return err_set(err, ERR_UNSUPPORTED, "%s: says that it is larger than 1 PiB", path);
     foreign->size_bytes = info.size_bytes;
     return true;
 }

@@ -239,6 +239,8 @@ def claim_damaged_images_are_errors_and_leave_nothing(home):
     for name in ("bad.vdi", "bad.vhdx"):
         (home.dir / name).write_bytes(b"none of it" * 1000)
         home.refused(QEMU, "disk", "convert", home.dir / name, to, says="qemu-img")
+    qemu_img("create", "-q", "-f", "qcow2", image, "2P")
+    home.refused(UNSUPPORTED, "disk", "convert", image, home.dir / "to.qcow2", says="1 PiB")
     chance = random.Random(5)
     for _ in range(30):
         image.write_bytes(damaged(whole, chance))
