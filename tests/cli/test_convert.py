@@ -21,6 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from bough_test import (BUSY, CANCELLED, CORRUPT, EXISTS, INVALID, IO, NO_SPACE, NOT_FOUND, QEMU, TOP, UNSUPPORTED,  # noqa: E402
                         USAGE, Skip, flattened_by_7zip, is_alive, main, sha256, wait_until)
 
+try:
+    import pyvhdi
+except ImportError:
+    pyvhdi = None
+
 SAMPLES = Path(os.environ.get("BOUGH_SAMPLES", TOP.parent / "shared" / "samples"))
 FOREIGN = ("qcow2", "vmdk", "vdi", "vhdx")
 MIB = 1 << 20
@@ -49,6 +54,15 @@ def sparse_raw(path, size, seed):
     return path
 
 
+def read_by_libvhdi(path):
+    file = pyvhdi.file()
+    file.open(str(path))
+    try:
+        return b"".join(iter(lambda: file.read_buffer(4096), b""))
+    finally:
+        file.close()
+
+
 def taken(path):
     return path.stat().st_blocks * 512
 
@@ -62,7 +76,8 @@ def claim_content_goes_round_through_every_format_and_back(home):
     for seed in range(3):
         folder = home.dir / str(seed)
         folder.mkdir()
-        size = random.Random(seed).randrange(1, 60000) * 512
+        # libvhdi misreads the bits of pieces that are no whole 4 KiB.
+        size = random.Random(seed).randrange(1, 60000) * 512 if seed else 20 * MIB
         raw = sparse_raw(folder / "src.raw", size, seed)
         images = {f: folder / f"a.{f}" for f in FOREIGN}
         images |= {"dynamic": folder / "d.vhd", "fixed": folder / "f.vhd"}
@@ -80,6 +95,8 @@ def claim_content_goes_round_through_every_format_and_back(home):
                 if target == "v.vhd":
                     assert home.json("disk", "check", folder / target) == []
                     assert hashlib.sha256(flattened_by_7zip(folder / target)).hexdigest() == sha256(raw)
+                    if pyvhdi and seed == 0:
+                        assert hashlib.sha256(read_by_libvhdi(folder / target)).hexdigest() == sha256(raw)
                 (folder / target).unlink()
         assert left(folder) == []
 
