@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define FDS_MAX      22
+#define FDS_MAX       22
 #define LOOK_EVERY_MS 100
 
 bool child_is_program(const char *path)
@@ -57,8 +57,8 @@ static bool fds_lift(const int *fds, size_t count, int *lifted, struct err *err)
     return true;
 }
 
-/* In the child, where only what a signal handler may do is allowed. fds: output, error, then those that are given
- * under numbers. Returns only if it fails, with errno. */
+/* In the child, where only what a signal handler may do is allowed. fds: output, error, then those that are
+ * given under numbers. Returns only if it fails, with errno. */
 static void become(const struct child *child, const int *fds, size_t count)
 {
     sigset_t none;

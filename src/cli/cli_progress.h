@@ -20,7 +20,8 @@ struct cli_progress {
 };
 
 /* From now on the first Ctrl-C makes progress.cancelled() true and says so; the second ends this command at
- * once (a worker goes on and still cancels). Where the work is this process's own, the signals by which others end
- * it, SIGTERM and SIGHUP, do the same. Only one at a time in the process; end it before printing the result. */
+ * once (a worker goes on and still cancels). Where the work is this process's own, the signals by which
+ * others end it, SIGTERM and SIGHUP, do the same. Only one at a time in the process; end it before printing
+ * the result. */
 void cli_progress_begin(struct cli_progress *self, const char *operation, bool is_own_work);
 void cli_progress_end(struct cli_progress *self);

@@ -35,10 +35,10 @@ static int check(void *values, char **operands)
     if (args->source_format) {
         args->from_format = image_source_by_name(args->source_format);
         if (args->from_format == IMAGE_UNKNOWN)
-            return cli_usage_error("--source-format: '%s' is not %s", args->source_format, image_source_names());
+            return cli_usage_error("--source-format: '%s' is not %s", args->source_format,
+                                   image_source_names());
     }
-    args->to_format =
-        args->format ? image_target_by_name(args->format) : image_target_of_path(operands[1]);
+    args->to_format = args->format ? image_target_by_name(args->format) : image_target_of_path(operands[1]);
     if (args->to_format == IMAGE_UNKNOWN && args->format)
         return cli_usage_error("--format: '%s' is not %s", args->format, image_target_names());
     if (args->to_format == IMAGE_UNKNOWN)
@@ -63,12 +63,12 @@ static bool work(void *values, char **operands, const struct progress *progress,
 
     if (!convert_image(&io_real, &options, progress, &result, err))
         return false;
-    *ret_answer = json_pack(
-        "{s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:I}", "source", json_from_text(operands[0]), "source_format",
-        image_format_name(result.from_format), "file", json_from_text(operands[1]), "format",
-        image_format_name(args->to_format), "size_bytes", (json_int_t)result.size_bytes, "added_bytes",
-        (json_int_t)result.added_bytes, "file_bytes", (json_int_t)result.file_bytes, "file_allocated_bytes",
-        (json_int_t)result.file_allocated_bytes);
+    *ret_answer =
+        json_pack("{s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:I}", "source", json_from_text(operands[0]),
+                  "source_format", image_format_name(result.from_format), "file", json_from_text(operands[1]),
+                  "format", image_format_name(args->to_format), "size_bytes", (json_int_t)result.size_bytes,
+                  "added_bytes", (json_int_t)result.added_bytes, "file_bytes", (json_int_t)result.file_bytes,
+                  "file_allocated_bytes", (json_int_t)result.file_allocated_bytes);
     return true;
 }
 
@@ -76,10 +76,9 @@ static int print(const json_t *answer)
 {
     uint64_t added = json_bytes(answer, "added_bytes");
     char size[16], taken[16];
-    AUTO_FREE char *text =
-        string_printf("%s, %s, takes %s", json_text(answer, "format"),
-                      size_format(json_bytes(answer, "size_bytes"), size),
-                      size_format(json_bytes(answer, "file_allocated_bytes"), taken));
+    AUTO_FREE char *text = string_printf("%s, %s, takes %s", json_text(answer, "format"),
+                                         size_format(json_bytes(answer, "size_bytes"), size),
+                                         size_format(json_bytes(answer, "file_allocated_bytes"), taken));
 
     line_print(json_text(answer, "file"), text ? text : "");
     if (added > 0)

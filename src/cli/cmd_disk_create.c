@@ -13,7 +13,7 @@ struct args {
 
 static const struct cli_option OPTIONS[] = {
     {"size", CLI_SIZE, offsetof(struct args, size_bytes), "SIZE",
-     "size of the disk, e.g. 20G; for a child, the parent's"},
+     "size of the disk, e.g. 20G; a child has its parent's if none is given"},
     {"fixed", CLI_FLAG, offsetof(struct args, fixed), NULL, "take all the space now instead of growing"},
     {"parent", CLI_TEXT, offsetof(struct args, parent), "FILE", "make a differencing image over this one"},
     {"block-size", CLI_SIZE, offsetof(struct args, block_bytes), "SIZE", "512K, 1M, 2M (the default) or 4M"},
@@ -61,9 +61,10 @@ static bool work(void *values, char **operands, const struct progress *progress,
     (void)progress;
     if (!create(operands[0], &options, err) || !vhd_open(&io_real, operands[0], IO_READ_ONLY, &vhd, err))
         return false;
-    *ret_answer = json_pack("{s:o, s:s, s:I, s:I, s:o}", "file", json_from_text(operands[0]), "type",
-                            vhd_type_name(vhd->type), "size_bytes", (json_int_t)vhd->size_bytes, "block_bytes",
-                            (json_int_t)vhd->block_bytes, "parent", json_from_text(args->parent));
+    *ret_answer =
+        json_pack("{s:o, s:s, s:I, s:I, s:o}", "file", json_from_text(operands[0]), "type",
+                  vhd_type_name(vhd->type), "size_bytes", (json_int_t)vhd->size_bytes, "block_bytes",
+                  (json_int_t)vhd->block_bytes, "parent", json_from_text(args->parent));
     return true;
 }
 

@@ -51,7 +51,7 @@ static bool layer_fill(struct libscols_line *line, const json_t *layer)
 {
     char size[16], block[16], taken[16];
     uint64_t block_bytes = json_bytes(layer, "block_bytes");
-    const char *note = json_is_true(json_object_get(layer, "needs_repair")) ? "footer to be repaired"
+    const char *note = json_is_true(json_object_get(layer, "needs_repair"))          ? "footer to be repaired"
                        : json_is_true(json_object_get(layer, "parent_time_differs")) ? "parent's time differs"
                                                                                      : "";
 
@@ -60,7 +60,8 @@ static bool layer_fill(struct libscols_line *line, const json_t *layer)
     size_format(json_bytes(layer, "file_allocated_bytes"), taken);
     return table_set(line, 0, json_text(layer, "file")) && table_set(line, 1, json_text(layer, "type")) &&
            table_set(line, 2, size) && table_set(line, 3, block_bytes ? block : "") &&
-           table_set(line, 4, taken) && table_set(line, 5, json_text(layer, "id")) && table_set(line, 6, note);
+           table_set(line, 4, taken) && table_set(line, 5, json_text(layer, "id")) &&
+           table_set(line, 6, note);
 }
 
 /* The chain from the top to the base. */

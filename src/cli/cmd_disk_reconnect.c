@@ -23,8 +23,8 @@ static bool work(void *values, char **operands, const struct progress *progress,
     (void)progress;
     if (!disk_reconnect(&io_real, operands[0], operands[1], args->force, err))
         return false;
-    *ret_answer = json_pack("{s:o, s:o}", "file", json_from_text(operands[0]), "parent",
-                            json_from_text(operands[1]));
+    *ret_answer =
+        json_pack("{s:o, s:o}", "file", json_from_text(operands[0]), "parent", json_from_text(operands[1]));
     return true;
 }
 

@@ -50,7 +50,8 @@ static bool vhd_to_foreign(struct conversion *c, struct err *err)
         return false;
     size_set(c, from.size_bytes);
     return staging_begin(c->io, c->options->to, &c->staging, err) &&
-           foreign_from_disk(c->io, TAKE(from.disk), c->options->to_format, c->staging.path, c->progress, err);
+           foreign_from_disk(c->io, TAKE(from.disk), c->options->to_format, c->staging.path, c->progress,
+                             err);
 }
 
 /* qemu-img reads raw files too, where it writes the target itself. */
@@ -60,7 +61,8 @@ static bool from_foreign(struct conversion *c, struct err *err)
     AUTO_FOREIGN struct foreign from = {0};
     AUTO_NATIVE struct native to = {0};
 
-    if (!foreign_open(c->io, c->from_format, c->options->from, c->options->trust_source, c->progress, &from, err))
+    if (!foreign_open(c->io, c->from_format, c->options->from, c->options->trust_source, c->progress, &from,
+                      err))
         return false;
     size_set(c, from.size_bytes);
     if (!staging_begin(c->io, c->options->to, &c->staging, err))
@@ -87,8 +89,8 @@ static bool settle(struct conversion *c, struct err *err)
     return true;
 }
 
-bool convert_image(const struct io *io, const struct convert_options *options, const struct progress *progress,
-                   struct convert_result *ret_result, struct err *err)
+bool convert_image(const struct io *io, const struct convert_options *options,
+                   const struct progress *progress, struct convert_result *ret_result, struct err *err)
 {
     AUTO(conversion_done)
     struct conversion c = {

@@ -14,12 +14,12 @@
 static bool refuse(const char *path, const char *what, struct err *err)
 {
     return err_set(err, ERR_UNSUPPORTED,
-                   "%s: names %s, and is not followed there; --trust-source does, if you know who made it", path,
-                   what);
+                   "%s: names %s, and is not followed there; --trust-source does, if you know who made it",
+                   path, what);
 }
 
-/* QEMU's docs/interop/qcow2.txt: 4 version, 8 offset of the backing file's name, 72 incompatible features, of which
- * bit 2 is the external data file. */
+/* QEMU's docs/interop/qcow2.txt: 4 version, 8 offset of the backing file's name, 72 incompatible features, of
+ * which bit 2 is the external data file. */
 static bool check_qcow2(const char *path, const uint8_t *head, struct err *err)
 {
     if (memcmp(head, "QFI\xfb", 4) != 0)
@@ -31,8 +31,8 @@ static bool check_qcow2(const char *path, const uint8_t *head, struct err *err)
     return true;
 }
 
-/* "Virtual Disk Format 5.0": a text names other files, and so does one inside a sparse extent of capacity 0 (at
- * 12). */
+/* "Virtual Disk Format 5.0": a text names other files, and so does one inside a sparse extent of capacity 0
+ * (at 12). */
 static bool check_vmdk(const char *path, const uint8_t *head, struct err *err)
 {
     if (memcmp(head, "COWD", 4) == 0 || (memcmp(head, "KDMV", 4) == 0 && get_le64(head + 12) != 0))
@@ -174,8 +174,8 @@ static bool make_file(const struct io *io, const char *qemu_img, const struct qe
            qemu_img_convert(qemu_img, source, &target, size_bytes, progress, err) && io_sync(file, err);
 }
 
-bool foreign_to_file(const struct io *io, const struct foreign *from, enum image_format format, const char *path,
-                     const struct progress *progress, struct err *err)
+bool foreign_to_file(const struct io *io, const struct foreign *from, enum image_format format,
+                     const char *path, const struct progress *progress, struct err *err)
 {
     struct qemu_img_file source = as_file(from);
 

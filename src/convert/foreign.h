@@ -1,5 +1,5 @@
-/* Images in the formats of others, by way of qemu-img. QEMU is never shown a VHD: a chain is served to it over NBD
- * by our own engine, on a socket that nobody else can reach. */
+/* Images in the formats of others, by way of qemu-img. QEMU is never shown a VHD: a chain is served to it
+ * over NBD by our own engine, on a socket that nobody else can reach. */
 #pragma once
 
 #include "disk.h"
@@ -15,8 +15,8 @@ struct foreign {
     uint64_t size_bytes;  /* of the disk; a raw one's may be no multiple of 512 */
 };
 
-/* Unless trusted, an image that names other files (backing file, data file, extents) is ERR_UNSUPPORTED, before
- * QEMU looks at it: whoever made it could have any file read that we can read. */
+/* Unless trusted, an image that names other files (backing file, data file, extents) is ERR_UNSUPPORTED,
+ * before QEMU looks at it: whoever made it could have any file read that we can read. */
 bool foreign_open(const struct io *io, enum image_format format, const char *path, bool trusted,
                   const struct progress *progress, struct foreign *ret_foreign, struct err *err) MUST_CHECK;
 void foreign_done(struct foreign *foreign);
@@ -26,8 +26,8 @@ void foreign_done(struct foreign *foreign);
 bool foreign_to_disk(const struct foreign *from, struct disk *to, const struct progress *progress,
                      struct err *err) MUST_CHECK;
 /* Into a new file at an absolute path, durable on return. */
-bool foreign_to_file(const struct io *io, const struct foreign *from, enum image_format format, const char *path,
-                     const struct progress *progress, struct err *err) MUST_CHECK;
+bool foreign_to_file(const struct io *io, const struct foreign *from, enum image_format format,
+                     const char *path, const struct progress *progress, struct err *err) MUST_CHECK;
 /* A disk, which is taken, into a new file in the same way. */
 bool foreign_from_disk(const struct io *io, struct disk *from, enum image_format format, const char *path,
                        const struct progress *progress, struct err *err) MUST_CHECK;

@@ -18,20 +18,24 @@ static const struct {
     const char *name;
     unsigned uses;
 } FORMATS[] = {
-    {IMAGE_VHD, "vhd", SOURCE},         {IMAGE_DYNAMIC, "dynamic", TARGET},
-    {IMAGE_FIXED, "fixed", TARGET},     {IMAGE_RAW, "raw", SOURCE | TARGET},
-    {IMAGE_QCOW2, "qcow2", SOURCE | TARGET}, {IMAGE_VMDK, "vmdk", SOURCE | TARGET},
-    {IMAGE_VDI, "vdi", SOURCE | TARGET}, {IMAGE_VHDX, "vhdx", SOURCE | TARGET},
+    {IMAGE_VHD, "vhd", SOURCE},
+    {IMAGE_DYNAMIC, "dynamic", TARGET},
+    {IMAGE_FIXED, "fixed", TARGET},
+    {IMAGE_RAW, "raw", SOURCE | TARGET},
+    {IMAGE_QCOW2, "qcow2", SOURCE | TARGET},
+    {IMAGE_VMDK, "vmdk", SOURCE | TARGET},
+    {IMAGE_VDI, "vdi", SOURCE | TARGET},
+    {IMAGE_VHDX, "vhdx", SOURCE | TARGET},
 };
 
 static const struct {
     const char *suffix;
     enum image_format source, target;
 } SUFFIXES[] = {
-    {".vhd", IMAGE_VHD, IMAGE_DYNAMIC},    {".avhd", IMAGE_VHD, IMAGE_UNKNOWN},
-    {".raw", IMAGE_RAW, IMAGE_RAW},        {".img", IMAGE_UNKNOWN, IMAGE_RAW},
-    {".qcow2", IMAGE_QCOW2, IMAGE_QCOW2},  {".vmdk", IMAGE_VMDK, IMAGE_VMDK},
-    {".vdi", IMAGE_VDI, IMAGE_VDI},        {".vhdx", IMAGE_VHDX, IMAGE_VHDX},
+    {".vhd", IMAGE_VHD, IMAGE_DYNAMIC},   {".avhd", IMAGE_VHD, IMAGE_UNKNOWN},
+    {".raw", IMAGE_RAW, IMAGE_RAW},       {".img", IMAGE_UNKNOWN, IMAGE_RAW},
+    {".qcow2", IMAGE_QCOW2, IMAGE_QCOW2}, {".vmdk", IMAGE_VMDK, IMAGE_VMDK},
+    {".vdi", IMAGE_VDI, IMAGE_VDI},       {".vhdx", IMAGE_VHDX, IMAGE_VHDX},
 };
 
 const char *image_format_name(enum image_format format)
@@ -150,8 +154,8 @@ static bool has_footer(struct io_file *file, uint64_t size_bytes, bool *ret_has,
     return true;
 }
 
-/* A guest can write what looks like another format to the start or the end of its disk: a file named `.raw` is
- * raw whatever it holds, and where both ends tell of a format the name decides. */
+/* A guest can write what looks like another format to the start or the end of its disk: a file named `.raw`
+ * is raw whatever it holds, and where both ends tell of a format the name decides. */
 static bool judge(const char *path, enum image_format by_head, bool has_footer, enum image_format *ret_format,
                   struct err *err)
 {
@@ -160,8 +164,8 @@ static bool judge(const char *path, enum image_format by_head, bool has_footer, 
 
     if (has_footer && image_format_is_foreign(by_head)) {
         if (promised != IMAGE_VHD && promised != IMAGE_RAW && promised != by_head)
-            return err_set(err, ERR_INVALID, "%s: begins as %s and ends as vhd: its format must be given", path,
-                           image_format_name(by_head));
+            return err_set(err, ERR_INVALID, "%s: begins as %s and ends as vhd: its format must be given",
+                           path, image_format_name(by_head));
         found = promised;
     }
     if (found == IMAGE_UNKNOWN || promised == IMAGE_RAW)
@@ -170,7 +174,8 @@ static bool judge(const char *path, enum image_format by_head, bool has_footer, 
     return true;
 }
 
-bool image_format_detect(const struct io *io, const char *path, enum image_format *ret_format, struct err *err)
+bool image_format_detect(const struct io *io, const char *path, enum image_format *ret_format,
+                         struct err *err)
 {
     AUTO_IO struct io_file *file = NULL;
     uint8_t head[FOOTER_BYTES];

@@ -31,7 +31,7 @@ enum image_format image_source_of_path(const char *path);
 enum image_format image_target_of_path(const char *path);
 
 /* What the file is by its content. What is no known format is what its name promises (and opening it tells
- * what is wrong with it), else raw. ERR_UNSUPPORTED for known formats that are not converted; ERR_INVALID if it
- * is no regular file, or is two things at once and its name tells neither. */
+ * what is wrong with it), else raw. ERR_UNSUPPORTED for known formats that are not converted; ERR_INVALID if
+ * it is no regular file, or is two things at once and its name tells neither. */
 bool image_format_detect(const struct io *io, const char *path, enum image_format *ret_format,
                          struct err *err) MUST_CHECK;

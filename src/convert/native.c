@@ -97,8 +97,8 @@ bool native_finish(struct native *native, struct err *err)
 
 /* --- copying --- */
 
-/* What a raw file has from offset on, data or a hole, and how far. A hole's end is no earlier than said, so only
- * whole sectors of it count. */
+/* What a raw file has from offset on, data or a hole, and how far. A hole's end is no earlier than said, so
+ * only whole sectors of it count. */
 static void raw_status(const struct io_file *raw, uint64_t offset, uint64_t length, bool *ret_zero,
                        uint64_t *ret_length)
 {
@@ -118,8 +118,8 @@ static void raw_status(const struct io_file *raw, uint64_t offset, uint64_t leng
         *ret_length = min_u64(length, round_up((uint64_t)hole, VHD_SECTOR) - offset);
 }
 
-static bool status(struct native *from, uint64_t offset, uint64_t length, bool *ret_zero, uint64_t *ret_length,
-                   struct err *err)
+static bool status(struct native *from, uint64_t offset, uint64_t length, bool *ret_zero,
+                   uint64_t *ret_length, struct err *err)
 {
     enum disk_status_kind kind;
 
@@ -145,7 +145,8 @@ static bool read_chunk(struct native *from, uint64_t offset, uint8_t *bytes, siz
     return true;
 }
 
-static bool write_run(struct native *to, uint64_t offset, const uint8_t *bytes, size_t length, struct err *err)
+static bool write_run(struct native *to, uint64_t offset, const uint8_t *bytes, size_t length,
+                      struct err *err)
 {
     return to->disk ? disk_write(to->disk, offset, bytes, length, err)
                     : io_write(to->raw, offset, bytes, length, err);
@@ -167,7 +168,8 @@ static size_t run_length(const uint8_t *bytes, size_t length, bool *ret_zero)
 }
 
 /* Zeros need not be written: a new image reads as zeros. */
-static bool write_chunk(struct native *to, uint64_t offset, const uint8_t *bytes, size_t length, struct err *err)
+static bool write_chunk(struct native *to, uint64_t offset, const uint8_t *bytes, size_t length,
+                        struct err *err)
 {
     while (length > 0) {
         bool zero;
@@ -181,8 +183,8 @@ static bool write_chunk(struct native *to, uint64_t offset, const uint8_t *bytes
     return true;
 }
 
-static bool copy_range(struct native *from, struct native *to, uint64_t offset, uint64_t length, uint8_t *chunk,
-                       struct err *err)
+static bool copy_range(struct native *from, struct native *to, uint64_t offset, uint64_t length,
+                       uint8_t *chunk, struct err *err)
 {
     while (length > 0) {
         size_t part = (size_t)min_u64(length, CHUNK - offset % CHUNK);

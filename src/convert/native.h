@@ -1,17 +1,17 @@
 /* The formats that are read and written here: VHD chains and raw files, as one kind of thing.
  *
- * Ranges are bytes and multiples of 512, and may go past the end of a raw file by less than a sector: there are
- * zeros. */
+ * Ranges are bytes and multiples of 512, and may go past the end of a raw file by less than a sector: there
+ * are zeros. */
 #pragma once
 
 #include "disk.h"
 #include "image_format.h"
 
 struct native {
-    struct disk *disk;     /* owned; or */
-    struct io_file *raw;   /* owned */
-    struct vhd *lock;      /* owned; the top of a chain that is read: nobody writes to it meanwhile */
-    uint64_t size_bytes;   /* exact; a raw file's may be no multiple of 512 */
+    struct disk *disk;   /* owned; or */
+    struct io_file *raw; /* owned */
+    struct vhd *lock;    /* owned; the top of a chain that is read: nobody writes to it meanwhile */
+    uint64_t size_bytes; /* exact; a raw file's may be no multiple of 512 */
 };
 
 /* ERR_BUSY if somebody writes to the image: what is read would be of no one moment. */

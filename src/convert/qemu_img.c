@@ -18,8 +18,9 @@ bool qemu_img_find(char **ret_program, struct err *err)
     char *program = child_find_program("qemu-img");
 
     if (!program)
-        return err_set(err, ERR_QEMU,
-                       "qemu-img, which this format needs, is not in PATH (Debian has it in the package qemu-utils)");
+        return err_set(
+            err, ERR_QEMU,
+            "qemu-img, which this format needs, is not in PATH (Debian has it in the package qemu-utils)");
     *ret_program = program;
     return true;
 }
@@ -73,8 +74,11 @@ static bool run(const struct run *run, struct err *err)
 
     if (error_fd < 0)
         return err_sys(err, errno, "a file in memory");
-    const struct child child = {
-        .argv = run->argv, .error_fd = error_fd, .fds = &run->fd, .fd_count = run->fd >= 0, .dies_with_us = true};
+    const struct child child = {.argv = run->argv,
+                                .error_fd = error_fd,
+                                .fds = &run->fd,
+                                .fd_count = run->fd >= 0,
+                                .dies_with_us = true};
     if (!child_run(&child, run->take, run->context, run->progress, run->limit_ms, &ended, err)) {
         if (err->code == ERR_CANCELLED)
             return err_set(err, ERR_CANCELLED, "the conversion was cancelled");

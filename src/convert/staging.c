@@ -64,7 +64,8 @@ static bool give_name(const struct staging *staging, struct err *err)
         *err = why;
         return false;
     }
-    return check_free(staging->io, staging->to, err) && io_rename(staging->io, staging->path, staging->to, err);
+    return check_free(staging->io, staging->to, err) &&
+           io_rename(staging->io, staging->path, staging->to, err);
 }
 
 bool staging_publish(struct staging *staging, struct err *err)

@@ -1,5 +1,5 @@
-/* Conversions between VHD and raw, in memory: what is written, what is left when they fail, and how a file's format is
- * told. */
+/* Conversions between VHD and raw, in memory: what is written, what is left when they fail, and how a file's
+ * format is told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +30,8 @@ static int pattern_fill(void **state)
     return 0;
 }
 
-static void write_file(const struct io *io, const char *path, uint64_t offset, const void *bytes, size_t length)
+static void write_file(const struct io *io, const char *path, uint64_t offset, const void *bytes,
+                       size_t length)
 {
     AUTO_IO struct io_file *file = NULL;
     unsigned flags = io_exists(io, path) ? IO_WRITE : IO_CREATE;
