@@ -427,19 +427,18 @@ static bool set_run_state_right(struct saving *saving, struct err *err)
 /* Keeps the first error; one more on the way back is told behind it. */
 static bool roll_back(struct saving *saving)
 {
-    struct err second = ERR_INIT, *err = saving->err;
-    struct err first = *saving->err;
-    saving->err = &second;
-    struct err later = ERR_INIT;
+    struct err first = *saving->err, second = ERR_INIT, later = ERR_INIT;
     bool over = cancel(saving->machine, &second);
     /* Also where QEMU does not end it: a guest must not be left standing. */
-    bool right =
-        set_run_state_right(saving, over ? &second : &later) && over && listen_once(saving, 0);
-    saving->err = err;
-    *err = first;
+    bool right = set_run_state_right(saving, over ? &second : &later) && over;
+    if (right && !listen_once(saving, 0)) {
+        second = *saving->err;
+        right = false;
+    }
+    *saving->err = first;
     saving->rolled_back = right;
     if (!right)
-        err_set_text(err, first.code, first.sys, "%.300s; then: %.150s", first.text, second.text);
+        err_set_text(saving->err, first.code, first.sys, "%.300s; then: %.150s", first.text, second.text);
     return false;
 }
 

@@ -299,3 +299,44 @@ static inline char *place_picture(const struct place *place)
     buf_printf(&text, "\n");
     return buf_take_string(&text);
 }
+
+/* --- for cmocka --- */
+static inline int place_setup(void **state)
+{
+    struct place *place = calloc(1, sizeof *place);
+    struct err err;
+
+    place_new(place, IO_MEMORY_PLAIN);
+    sample_check(place_create(place, &err), &err);
+    *state = place;
+    return 0;
+}
+
+static inline int place_teardown(void **state)
+{
+    place_done(*state);
+    free(*state);
+    return 0;
+}
+
+#define OK(call)                                                                                             \
+    do {                                                                                                     \
+        if (!(call))                                                                                         \
+            fail_msg("%s", err.text);                                                                        \
+    } while (0)
+
+static inline bool place_exists(const struct place *place, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static inline bool place_exists(const struct place *place, const char *format, ...)
+{
+    char name[256];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    AUTO_FREE char *path = path_join(place->vm_dir, name);
+    return io_exists(place->plain, path);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)

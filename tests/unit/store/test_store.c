@@ -11,43 +11,6 @@
 
 #include <cmocka.h>
 
-static int setup(void **state)
-{
-    struct place *place = calloc(1, sizeof *place);
-    struct err err;
-
-    place_new(place, IO_MEMORY_PLAIN);
-    sample_check(place_create(place, &err), &err);
-    *state = place;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    place_done(*state);
-    free(*state);
-    return 0;
-}
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s", err.text);                                                                        \
-    } while (0)
-
-static bool exists(const struct place *place, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static bool exists(const struct place *place, const char *format, ...)
-{
-    char name[256];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(name, sizeof name, format, args);
-    va_end(args);
-    AUTO_FREE char *path = path_join(place->vm_dir, name);
-    return io_exists(place->plain, path);
-}
-
 static void write_in(const struct place *place, const char *name)
 {
     AUTO_FREE char *path = path_join(place->vm_dir, name);
@@ -61,12 +24,12 @@ static void a_new_vm_has_the_folders_of_s1(void **state)
 {
     struct place *place = *state;
 
-    assert_true(exists(place, "web.vhd"));
-    assert_true(exists(place, "Virtual Machines/" SAMPLE_VM ".xml"));
-    assert_true(exists(place, "Virtual Machines/" SAMPLE_VM ".lock"));
-    assert_true(exists(place, "Virtual Machines/" SAMPLE_VM));
-    assert_true(exists(place, "Snapshots"));
-    assert_false(exists(place, "Snapshots/" SAMPLE_VM));
+    assert_true(place_exists(place, "web.vhd"));
+    assert_true(place_exists(place, "Virtual Machines/" SAMPLE_VM ".xml"));
+    assert_true(place_exists(place, "Virtual Machines/" SAMPLE_VM ".lock"));
+    assert_true(place_exists(place, "Virtual Machines/" SAMPLE_VM));
+    assert_true(place_exists(place, "Snapshots"));
+    assert_false(place_exists(place, "Snapshots/" SAMPLE_VM));
 }
 
 static void a_taken_name_is_refused(void **state)
@@ -252,7 +215,7 @@ static void a_live_machine_outlives_its_manager_and_bars_recovery(void **state)
     write_in(place, "Virtual Machines/" SAMPLE_VM "/00000001-0000-4000-8000-000000000001.bin");
     OK(store_open(place->io, place->vm_dir, "adopt", true, &store, &is_alive, &err));
     assert_true(is_alive);
-    assert_true(exists(place, "Virtual Machines/" SAMPLE_VM "/00000001-0000-4000-8000-000000000001.bin"));
+    assert_true(place_exists(place, "Virtual Machines/" SAMPLE_VM "/00000001-0000-4000-8000-000000000001.bin"));
     store_close(store);
 }
 
@@ -269,8 +232,8 @@ static void the_seeds_case_one_step_by_step(void **state)
     assert_int_equal(tree->snapshot_count, 1);
     const struct config *snapshot = tree->snapshots[0];
     AUTO_FREE char *first_top = strdup(tree->vm->disks[0].path);
-    assert_true(exists(place, "Snapshots/%s.xml", snapshot->snapshot.text));
-    assert_true(exists(place, "Snapshots/%s", snapshot->snapshot.text));
+    assert_true(place_exists(place, "Snapshots/%s.xml", snapshot->snapshot.text));
+    assert_true(place_exists(place, "Snapshots/%s", snapshot->snapshot.text));
     assert_true(tree_is_layer(tree, first_top));
     assert_true(io_exists(place->plain, first_top));
     OK(place_apply(place, store, 0, (struct plan_apply){.machine = MACHINE_OFF}, &err));
@@ -365,253 +328,6 @@ static void a_snapshots_text_is_read_again(void **state)
     OK(store_run(store, plan, NULL, NULL, &err));
     assert_string_equal(store_tree(store)->snapshots[0]->name, "renamed");
     assert_string_equal(store_tree(store)->snapshots[0]->notes, "noted");
-    store_close(store);
-}
-
-/* --- a machine --- */
-
-struct script {
-    struct place *place;
-    struct store *store;
-    struct buf *log;
-    int fail_at; /* the kind of the machine's step that fails; -1: none */
-    bool commit_fails;
-    bool may_go_back, disk_is_full; /* when it is asked */
-};
-
-static bool script_step(void *context, struct plan *plan, size_t index, struct err *err)
-{
-    struct script *script = context;
-    const struct step *step = &plan->steps[index];
-
-    buf_printf(script->log, "%s ", step_name(step->kind));
-    if ((int)step->kind == script->fail_at)
-        return err_set(err, ERR_QEMU, "the machine refused");
-    if (step->kind == STEP_SAVE_MEMORY) {
-        AUTO_FREE char *bin = string_printf("%s.bin", step->path);
-        AUTO_FREE char *vsv = string_printf("%s.vsv", step->path);
-        place_write(script->place, bin, PLACE_MEMORY_FILE);
-        place_write(script->place, vsv, PLACE_MEMORY_FILE);
-    }
-    return true;
-}
-
-static void script_abort(void *context, const struct plan *plan, size_t index)
-{
-    struct script *script = context;
-
-    buf_printf(script->log, "abort@%s%s ", step_name(plan->steps[index].kind),
-               store_is_uncertain(script->store) ? "?" : "");
-}
-
-static bool script_may_go_back(void *context)
-{
-    const struct script *script = context;
-
-    if (script->disk_is_full)
-        io_failing_set(script->place->failing,
-                       (struct io_fault){.calls = IO_CALL_WRITE, .nth = 1, .errnum = ENOSPC, .again = true});
-    return script->may_go_back;
-}
-
-static bool run_live(struct script *script, struct err *err)
-{
-    struct plan_source source = place_source(script->place);
-    struct plan_snapshot request = {
-        .machine = MACHINE_RUNNING, .name = "live", .qemu_version = "7.2.1", .accel_used = ACCEL_TCG};
-    struct store_machine machine = {
-        .step = script_step, .abort = script_abort, .may_go_back = script_may_go_back, .context = script};
-    AUTO_PLAN struct plan *plan = NULL;
-    struct guid guid;
-
-    return plan_snapshot(store_tree(script->store), &source, &request, &plan, &guid, err) &&
-           store_run(script->store, plan, &machine, NULL, err);
-}
-
-static void a_live_snapshot_calls_its_machine_in_order(void **state)
-{
-    struct place *place = *state;
-    AUTO_BUF struct buf log = BUF_INIT;
-    struct script script = {.place = place, .store = place_open(place), .log = &log, .fail_at = -1};
-    struct err err;
-
-    OK(run_live(&script, &err));
-    assert_string_equal((char *)log.data, "prepare-tops save-memory flush-sealed ");
-    const struct config *snapshot = store_tree(script.store)->snapshots[0];
-    assert_int_equal(snapshot->state_when_taken, STATE_RUNNING);
-    assert_true(exists(place, "Snapshots/%s/%s.bin", snapshot->snapshot.text, snapshot->snapshot.text));
-    store_close(script.store);
-}
-
-static void a_live_snapshot_that_fails_before_its_first_commit_leaves_nothing(void **state)
-{
-    struct place *place = *state;
-    AUTO_BUF struct buf log = BUF_INIT;
-    AUTO_FREE char *before = place_picture(place);
-    struct script script = {
-        .place = place, .store = place_open(place), .log = &log, .fail_at = STEP_PREPARE_TOPS};
-    struct err err;
-
-    assert_false(run_live(&script, &err));
-    assert_int_equal(err.code, ERR_QEMU);
-    assert_string_equal((char *)log.data, "prepare-tops abort@prepare-tops ");
-    AUTO_FREE char *after = place_picture(place);
-    assert_string_equal(before, after);
-    store_close(script.store);
-}
-
-static void a_live_snapshot_that_may_go_back_behind_its_first_commit_leaves_nothing(void **state)
-{
-    struct place *place = *state;
-    AUTO_BUF struct buf log = BUF_INIT;
-    AUTO_FREE char *before = place_picture(place);
-    struct script script = {.place = place,
-                            .store = place_open(place),
-                            .log = &log,
-                            .fail_at = STEP_SAVE_MEMORY,
-                            .may_go_back = true};
-    AUTO_FREE char *top = strdup(store_tree(script.store)->vm->disks[0].path);
-    struct err err;
-
-    assert_false(run_live(&script, &err));
-    assert_string_equal((char *)log.data, "prepare-tops save-memory abort@save-memory ");
-    assert_string_equal(store_tree(script.store)->vm->disks[0].path, top);
-    AUTO_FREE char *after = place_picture(place);
-    assert_string_equal(before, after);
-    script.fail_at = -1;
-    OK(run_live(&script, &err)); /* and the next one works */
-    store_close(script.store);
-}
-
-static void a_live_snapshot_that_cannot_go_back_for_want_of_space_keeps_its_new_top(void **state)
-{
-    struct place *place = *state;
-    AUTO_BUF struct buf log = BUF_INIT;
-    struct script script = {.place = place,
-                            .store = place_open(place),
-                            .log = &log,
-                            .fail_at = STEP_SAVE_MEMORY,
-                            .may_go_back = true,
-                            .disk_is_full = true};
-    AUTO_FREE char *top = strdup(store_tree(script.store)->vm->disks[0].path);
-    struct err err;
-
-    assert_false(run_live(&script, &err));
-    assert_int_equal(err.code, ERR_QEMU);
-    assert_false(store_is_uncertain(script.store));
-    const char *now = store_tree(script.store)->vm->disks[0].path;
-    assert_string_not_equal(now, top);
-    assert_true(io_exists(place->io, now));
-    store_close(script.store);
-}
-
-static void a_live_snapshot_that_fails_between_its_commits_leaves_a_layer_without_a_name(void **state)
-{
-    struct place *place = *state;
-
-    for (int kind = STEP_SAVE_MEMORY; kind <= STEP_FLUSH_SEALED; kind++) {
-        AUTO_BUF struct buf log = BUF_INIT;
-        struct script script = {.place = place, .store = place_open(place), .log = &log, .fail_at = kind};
-        struct plan_layer *layers;
-        size_t count, depth = (size_t)(kind - STEP_SAVE_MEMORY) + 2;
-        struct err err;
-        assert_false(run_live(&script, &err));
-        assert_non_null(strstr((char *)log.data, "abort@"));
-        assert_int_equal(store_tree(script.store)->snapshot_count, 0);
-        AUTO_FREE char *picture = place_picture(place);
-        assert_null(strstr(picture, ".bin"));
-        OK(store_layers(script.store, &layers, &count, &err));
-        assert_int_equal(count, depth);
-        store_layers_free(layers, count);
-        store_close(script.store);
-        store_close(place_open(place)); /* recovery takes nothing of it */
-        AUTO_FREE char *after = place_picture(place);
-        assert_string_equal(picture, after);
-    }
-}
-
-static void an_unsynced_commit_is_taken_back_where_the_disk_works_again(void **state)
-{
-    struct place *place = *state;
-    struct store *store = place_open(place);
-    struct err err;
-
-    OK(place_snapshot(place, store, MACHINE_OFF, &err));
-    AUTO_FREE char *before = place_picture(place);
-    bool applied = false;
-    unsigned nth = 1;
-    for (; !applied; nth++) {
-        io_failing_set(place->failing,
-                       (struct io_fault){.calls = IO_CALL_SYNC_DIR, .nth = nth, .errnum = EIO});
-        applied = place_apply(place, store, 0, (struct plan_apply){.machine = MACHINE_OFF}, &err);
-        bool struck = io_failing_struck(place->failing);
-        io_failing_set(place->failing, (struct io_fault){0});
-        assert_false(store_is_uncertain(store));
-        AUTO_FREE char *after = place_picture(place);
-        if (!applied)
-            assert_string_equal(before, after);
-        else
-            assert_false(struck);
-    }
-    assert_true(nth > 3); /* the commit's own sync was among those that failed */
-    store_close(store);
-}
-
-static void an_unsynced_commit_is_uncertain_and_sweeps_nothing(void **state)
-{
-    struct place *place = *state;
-    struct store *store = place_open(place);
-    struct err err;
-
-    OK(place_snapshot(place, store, MACHINE_OFF, &err));
-    AUTO_FREE char *old_top = strdup(store_tree(store)->vm->disks[0].path);
-    AUTO_FREE char *before = place_picture(place);
-    /* Of the folder syncs of an apply the last is the commit's; while syncs fail it cannot be taken back. */
-    uint64_t syncs = 0;
-    for (unsigned nth = 1; syncs == 0; nth++) {
-        io_failing_set(
-            place->failing,
-            (struct io_fault){.calls = IO_CALL_SYNC_DIR, .nth = nth, .errnum = EIO, .again = true});
-        if (place_apply(place, store, 0, (struct plan_apply){.machine = MACHINE_OFF}, &err))
-            fail_msg("no commit was uncertain");
-        if (store_is_uncertain(store))
-            syncs = nth;
-    }
-    assert_true(io_exists(place->plain, old_top));
-    /* The file of before has its name again, but whether a power cut leaves it is not known: the new layer
-     * stays. */
-    assert_string_equal(store_tree(store)->vm->disks[0].path, old_top);
-    AUTO_FREE char *after = place_picture(place);
-    assert_true(strlen(after) > strlen(before));
-    io_failing_set(place->failing, (struct io_fault){0});
-    OK(place_apply(place, store, 0, (struct plan_apply){.machine = MACHINE_OFF}, &err));
-    assert_false(store_is_uncertain(store));
-    store_close(store);
-}
-
-static bool always(void *context)
-{
-    (void)context;
-    return true;
-}
-
-static void a_cancelled_plan_leaves_nothing(void **state)
-{
-    struct place *place = *state;
-    struct store *store = place_open(place);
-    AUTO_FREE char *before = place_picture(place);
-    struct progress progress = {.cancelled = always};
-    struct plan_source source = place_source(place);
-    struct plan_snapshot request = {.machine = MACHINE_OFF};
-    AUTO_PLAN struct plan *plan = NULL;
-    struct guid guid;
-    struct err err;
-
-    OK(plan_snapshot(store_tree(store), &source, &request, &plan, &guid, &err));
-    assert_false(store_run(store, plan, NULL, &progress, &err));
-    assert_int_equal(err.code, ERR_CANCELLED);
-    AUTO_FREE char *after = place_picture(place);
-    assert_string_equal(before, after);
     store_close(store);
 }
 
@@ -733,10 +449,10 @@ static void recovery_takes_our_garbage_and_nothing_else(void **state)
         write_in(place, FOREIGN[i]);
     store_close(place_open(place));
     for (size_t i = 0; i < ARRAY_SIZE(GARBAGE); i++)
-        if (exists(place, "%s", GARBAGE[i]))
+        if (place_exists(place, "%s", GARBAGE[i]))
             fail_msg("%s is still there", GARBAGE[i]);
-    assert_false(exists(place, "%s", FOLDERS[0]));
-    assert_false(exists(place, "%s", FOLDERS[3]));
+    assert_false(place_exists(place, "%s", FOLDERS[0]));
+    assert_false(place_exists(place, "%s", FOLDERS[3]));
     for (size_t i = 0; i < ARRAY_SIZE(FOREIGN); i++) {
         AUTO_FREE char *path = path_join(place->vm_dir, FOREIGN[i]);
         if (!io_exists(place->plain, path))
@@ -784,8 +500,6 @@ static void without_recovery_nothing_is_removed(void **state)
     assert_string_equal(before, after);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -802,14 +516,6 @@ int main(void)
         TEST(a_saved_vms_memory_goes_into_its_snapshot_and_back),
         TEST(where_there_are_no_links_memory_is_copied),
         TEST(a_snapshots_text_is_read_again),
-        TEST(a_live_snapshot_calls_its_machine_in_order),
-        TEST(a_live_snapshot_that_may_go_back_behind_its_first_commit_leaves_nothing),
-        TEST(a_live_snapshot_that_cannot_go_back_for_want_of_space_keeps_its_new_top),
-        TEST(a_live_snapshot_that_fails_before_its_first_commit_leaves_nothing),
-        TEST(a_live_snapshot_that_fails_between_its_commits_leaves_a_layer_without_a_name),
-        TEST(an_unsynced_commit_is_taken_back_where_the_disk_works_again),
-        TEST(an_unsynced_commit_is_uncertain_and_sweeps_nothing),
-        TEST(a_cancelled_plan_leaves_nothing),
         TEST(damaged_settings_are_told_and_nothing_is_changed),
         TEST(a_folder_without_a_vm_is_not_found),
         TEST(recovery_takes_our_garbage_and_nothing_else),
