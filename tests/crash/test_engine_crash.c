@@ -1,5 +1,5 @@
-/* The engine's core with many requests in flight: the power goes, or the process is killed, at every change
- * that it makes on the disk, one after the other.
+/* The engine's core with many requests in flight, reads compared with what was written: the power goes, or
+ * the process is killed, at every change that it makes on the disk, one after the other.
  *
  * After a power cut each sector holds what the last answered flush (or FUA) stood for or something later;
  * after a kill, by the dirty log, what was last answered or something later. The chain is sound, and takes
@@ -125,7 +125,7 @@ struct job {
     bool busy;
     uint32_t first, count;      /* sectors */
     uint8_t stood_for[SECTORS]; /* of a flush: the versions that were answered when it was asked for */
-    uint8_t bytes[RUN * 512];
+    uint8_t bytes[JOB_SECTORS * 512];
 };
 
 struct world {
@@ -166,6 +166,34 @@ static bool over(const struct world *w)
     return io_failing_struck(w->failing);
 }
 
+static void sector_fill(uint8_t *bytes, uint32_t sector, uint8_t version)
+{
+    for (uint32_t i = 0; i < 512; i += 8) {
+        put_be32(bytes + i, sector);
+        put_be32(bytes + i + 4, version);
+    }
+}
+
+static bool is_version(const struct world *w, uint32_t sector, uint8_t version, const uint8_t *bytes)
+{
+    uint8_t want[512];
+
+    if (version == 0 || w->zeros[sector][version])
+        return bytes_are_zero(bytes, 512);
+    sector_fill(want, sector, version);
+    return memcmp(bytes, want, sizeof want) == 0;
+}
+
+/* Nobody else writes there: the read gives what was written last. */
+static void check_read(const struct world *w, const struct job *job)
+{
+    for (uint32_t i = 0; i < job->count; i++) {
+        uint32_t sector = job->first + i;
+        snprintf(err.text, sizeof err.text, "sector %u is not its version %u", sector, w->submitted[sector]);
+        MUST(w, is_version(w, sector, w->submitted[sector], job->bytes + (size_t)i * 512));
+    }
+}
+
 static void job_done(struct request *request, int errnum)
 {
     struct job *job = (struct job *)(void *)request;
@@ -177,6 +205,10 @@ static void job_done(struct request *request, int errnum)
         MUST(w, over(w));
         return;
     }
+    if (request->kind == REQUEST_READ) {
+        check_read(w, job);
+        return;
+    }
     if (request->kind == REQUEST_FLUSH) {
         for (uint32_t s = 0; s < SECTORS; s++)
             w->durable[s] = w->durable[s] < job->stood_for[s] ? job->stood_for[s] : w->durable[s];
@@ -186,14 +218,6 @@ static void job_done(struct request *request, int errnum)
         w->answered[s] = w->submitted[s];
         if (request->fua)
             w->durable[s] = w->submitted[s];
-    }
-}
-
-static void sector_fill(uint8_t *bytes, uint32_t sector, uint8_t version)
-{
-    for (uint32_t i = 0; i < 512; i += 8) {
-        put_be32(bytes + i, sector);
-        put_be32(bytes + i + 4, version);
     }
 }
 
@@ -221,9 +245,21 @@ static bool change_prepare(struct world *w, struct job *job, bool zero)
     return true;
 }
 
+static void read_prepare(struct world *w, struct job *job)
+{
+    uint32_t offset = (uint32_t)random_below(&w->random, JOB_SECTORS);
+
+    job->first = (uint32_t)(job - w->jobs) * JOB_SECTORS + offset;
+    job->count = 1 + (uint32_t)random_below(&w->random, JOB_SECTORS - offset);
+    job->request.kind = REQUEST_READ;
+    job->request.offset = (uint64_t)job->first * 512;
+    job->request.length = (uint64_t)job->count * 512;
+    job->request.bytes = job->bytes;
+}
+
 static void job_submit(struct world *w, struct job *job)
 {
-    uint64_t choice = random_below(&w->random, 12);
+    uint64_t choice = random_below(&w->random, 14);
     bool zero = choice >= 7 && choice < 10;
 
     job->world = w;
@@ -232,6 +268,8 @@ static void job_submit(struct world *w, struct job *job)
         if (!change_prepare(w, job, zero))
             return;
         job->request.kind = !zero ? REQUEST_WRITE : choice == 7 ? REQUEST_ZERO_RESERVED : REQUEST_ZERO;
+    } else if (choice < 12) {
+        read_prepare(w, job);
     } else {
         job->request.kind = REQUEST_FLUSH;
         memcpy(job->stood_for, w->answered, sizeof job->stood_for);
@@ -336,16 +374,6 @@ static void world_end(struct world *w)
 }
 
 /* --- afterwards --- */
-
-static bool is_version(const struct world *w, uint32_t sector, uint8_t version, const uint8_t *bytes)
-{
-    uint8_t want[512];
-
-    if (version == 0 || w->zeros[sector][version])
-        return bytes_are_zero(bytes, 512);
-    sector_fill(want, sector, version);
-    return memcmp(bytes, want, sizeof want) == 0;
-}
 
 static void check_sector(const struct world *w, uint32_t sector, const uint8_t *at_least,
                          const uint8_t *bytes)
