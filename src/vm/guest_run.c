@@ -96,7 +96,7 @@ static bool has_room_at(const char *path, uint64_t needed_bytes)
 
     if (statvfs(path, &seen) != 0)
         return true; /* nobody knows: a try will tell */
-    /* What is kept back for root is ours if we are. */
+    /* What is kept back for root is ours if we are; what ext4 keeps for itself is in it too, which costs tries in vain. */
     uint64_t blocks = geteuid() == 0 ? seen.f_bfree : seen.f_bavail;
     return blocks >= needed_bytes / seen.f_frsize;
 }

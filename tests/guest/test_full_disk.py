@@ -264,6 +264,19 @@ def claim_guest_that_waits_can_go_back(home):
         assert shut_down(vm)
 
 
+def claim_guest_that_waits_goes_on_when_a_snapshot_is_deleted(home):
+    with small_disk(home, home.machines, 256) as disk:
+        vm, console = home.booted_guest()
+        first = vm.snapshot("first")
+        since = grows_until_it_waits(vm, console, disk)
+        disk.leave(256 << 10)
+        vm.do("delete", first["guid"])
+        until_it_runs(vm, 12)
+        ends_growing(console, since)
+        disk.make_room()
+        assert grown_outside(shut_down(vm)) == GROWN_MIB * 256
+
+
 def claim_snapshot_onto_another_file_system_takes_the_failed_write_along(home):
     """The request that failed is part of the guest. The new top, on a file system with room, takes it when the guest goes
     on; and again after the snapshot was applied."""

@@ -49,7 +49,7 @@ class SmallDisk:
 
     def free_bytes(self):
         seen = os.statvfs(self.folder)
-        return seen.f_bfree * seen.f_frsize
+        return seen.f_bavail * seen.f_frsize
 
     def leave(self, size):
         """A file takes all space but so many bytes, or but a little more."""
