@@ -11,14 +11,12 @@
 
 #include <stdio.h>
 
-/* What a server or a worker that was killed had answered comes to its place first: an operand is an image, or is not
- * there. */
-static bool settle(const struct cli_operands *operands, struct err *err)
+bool settle_images(const char *const *paths, size_t count, struct err *err)
 {
     AUTO_FREE char *dir = dirty_dir();
 
-    for (int i = 0; dir && i < operands->count; i++)
-        if (!disk_settle(&io_real, dir, operands->items[i], err))
+    for (size_t i = 0; dir && i < count; i++)
+        if (!disk_settle(&io_real, dir, paths[i], err))
             return false;
     return true;
 }
@@ -45,7 +43,8 @@ int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *arg
         return status;
     if (verb->check && (status = verb->check(args, operands.items)) != 0)
         return status;
-    if (!settle(&operands, &err) || !work(verb, args, operands.items, &answer, &err))
+    /* An operand is an image, or is not there. */
+    if (!settle_images((const char *const *)operands.items, (size_t)operands.count, &err) || !work(verb, args, operands.items, &answer, &err))
         return cli_fail(operands.items[0], &err);
     if (verb->tell)
         return verb->tell(args);

@@ -44,6 +44,8 @@ struct disk_verb {
 int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *args, const bool *json);
 
 /* --- pieces of the verbs --- */
+/* What servers or workers that were killed had answered comes to its place in these images and their parents. */
+bool settle_images(const char *const *paths, size_t count, struct err *err) MUST_CHECK;
 /* Where dirty logs are kept (disk.h); owned. NULL: this user has no such place here. */
 char *dirty_dir(void);
 /* True if a --block-size is given (not 0) that others would not read: the usage error has been told. */

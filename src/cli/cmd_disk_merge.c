@@ -38,7 +38,7 @@ static bool work(void *values, char **operands, const struct progress *progress,
                                                .child_count = args->children.count};
     struct disk_merge_result result;
 
-    if (!disk_merge(&io_real, operands[0], &options, progress, &result, err))
+    if (!settle_images(args->children.items, args->children.count, err) || !disk_merge(&io_real, operands[0], &options, progress, &result, err))
         return false;
     *ret_answer = answer_of(operands[0], args, &result);
     free(result.parent_path);

@@ -3,14 +3,16 @@
 #include "buf.h"
 #include "bytes.h"
 #include "file.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/xattr.h>
 
 #define PAGE_BYTES 4096U
 
@@ -52,6 +54,8 @@ void dirty_log_unlink(struct dirty_log *log)
     if (!log->path)
         return;
     unlink(log->path);
+    if (log->image_fd >= 0 && fremovexattr(log->image_fd, DIRTY_MARK) != 0)
+        log_debug("%s: its mark stays", log->path);
     free(TAKE(log->path));
 }
 
@@ -98,6 +102,24 @@ static bool map(struct dirty_log *log, struct err *err)
     return true;
 }
 
+/* Also a writer without a log leaves one, so that a log which it does not know of is void from now on. */
+static bool mark_image(struct dirty_log *log, const struct vhd *vhd, struct err *err)
+{
+    struct dirty_header *header = log->header;
+
+    if (vhd->file->fd < 0)
+        return true;
+    if (getrandom(header->mark, sizeof header->mark, 0) != sizeof header->mark)
+        return err_sys(err, errno, "random bytes");
+    if (fsetxattr(vhd->file->fd, DIRTY_MARK, header->mark, sizeof header->mark, 0) != 0) {
+        log_debug("%s: no mark: %s", vhd->path, strerror(errno));
+        return true;
+    }
+    header->has_mark = 1;
+    log->image_fd = vhd->file->fd;
+    return true;
+}
+
 static bool fill(struct dirty_log *log, const struct vhd *vhd, struct err *err)
 {
     AUTO_FREE uint8_t *bat = NULL;
@@ -110,8 +132,7 @@ static bool fill(struct dirty_log *log, const struct vhd *vhd, struct err *err)
     header->block_count = vhd->block_count;
     header->bitmap_bytes = vhd->bitmap_bytes;
     memcpy(header->image_id, vhd->footer.id, VHD_ID_SIZE);
-    snprintf(header->image_path, sizeof header->image_path, "%s", vhd->path);
-    if (log->fd >= 0 && !dirty_boot_id(header->boot_id, err))
+    if (!mark_image(log, vhd, err) || (log->fd >= 0 && !dirty_boot_id(header->boot_id, err)))
         return false;
     atomic_signal_fence(memory_order_release);
     memcpy(header->magic, DIRTY_MAGIC, sizeof header->magic);
@@ -137,7 +158,7 @@ bool dirty_log_new(const char *dir, const struct vhd *vhd, struct dirty_log **re
 
     if (!log)
         return err_oom(err);
-    log->fd = -1;
+    log->fd = log->image_fd = -1;
     if (!make(log, dir, vhd, err)) {
         dirty_log_unlink(log);
         return false;

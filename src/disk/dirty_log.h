@@ -10,7 +10,9 @@
  *
  * The name in the directory is `DEVICE-INODE.dirty`, of the image. Whoever holds the image's lock for writing
  * owns it, and has a lock on it too, which ends with the process at once: the image's may outlive it for as long as
- * the kernel still works on what the process had asked of io_uring. */
+ * the kernel still works on what the process had asked of io_uring. So that no log is ever put into an image that has
+ * been written by another since, or is another's at the same place, each writer leaves a mark of its own at the image (an
+ * extended attribute, gone when the log goes); where the file system has none, the tables are compared alone. */
 #pragma once
 
 #include "vhd.h"
@@ -24,6 +26,7 @@ struct dirty_log {
     int fd;     /* -1: likewise */
     struct dirty_header *header;
     size_t map_bytes; /* of the whole mapping, from header on */
+    int image_fd;     /* borrowed, for its mark; -1: none */
     uint8_t *bat;     /* as in the image: big-endian, padded with ones to bat_bytes */
     size_t bat_bytes;
     uint8_t *bits; /* block n's bitmap is at n * bitmap_bytes */
@@ -47,13 +50,13 @@ void dirty_log_set_end(struct dirty_log *log, uint64_t end_bytes);
 void dirty_log_set_entry(struct dirty_log *log, uint32_t block, uint32_t entry);
 
 /* If the directory has a log of the image at image_path whose process is gone: waits until the kernel has done what
- * that had asked for, puts the log in place, durable, and removes it. One of another boot, or of another image that had the same inode, is removed alone. An image that somebody
- * has open for writing is left to him. ERR_MISMATCH: the image was changed meanwhile by something that did not
- * know of it; both stay as they are. *ret_changed: the image was changed. */
+ * that had asked for, puts the log in place, durable, and removes it. One of another boot, of another image that had the
+ * same inode, or of an image that somebody else has written since, is removed alone. An image that its living writer has
+ * open is left to him; one that others keep from being written now is ERR_BUSY. ERR_MISMATCH: the tables contradict each
+ * other; both stay as they are. After a failed sync the log is gone. *ret_changed: the image was changed. */
 bool dirty_log_replay(const struct io *io, const char *dir, const char *image_path, bool *ret_changed,
                       struct err *err) MUST_CHECK;
-/* dirty_log_replay() for every log in dir of an image in the directory images_dir (absolute, clean); those whose image is gone
- * are removed. A dir that does not exist is empty. */
+/* dirty_log_replay() for every file in the directory images_dir. One that does not exist is empty. */
 bool dirty_log_replay_all(const struct io *io, const char *dir, const char *images_dir,
                           struct err *err) MUST_CHECK;
 
@@ -61,15 +64,19 @@ bool dirty_log_replay_all(const struct io *io, const char *dir, const char *imag
 #define DIRTY_MAGIC        "boughDL1"
 #define DIRTY_HEADER_BYTES 8192U
 #define DIRTY_BOOT_ID_SIZE 40U
+#define DIRTY_MARK         "user.bough.writer"
+#define DIRTY_MARK_SIZE    16U
 
 /* Of the running kernel alone, hence in its own byte order. The magic is written last. */
 struct dirty_header {
     char magic[8];
     char boot_id[DIRTY_BOOT_ID_SIZE];
     unsigned char image_id[VHD_ID_SIZE];
+    unsigned char mark[DIRTY_MARK_SIZE];
+    uint64_t has_mark; /* else the image's file system has none */
     uint64_t bat_bytes, block_count, bitmap_bytes;
     uint64_t end_bytes;
-    char image_path[DIRTY_HEADER_BYTES - 80 - VHD_ID_SIZE]; /* cut, if it is longer; for people and for replay_all */
+    char unused[DIRTY_HEADER_BYTES - 88 - VHD_ID_SIZE - DIRTY_MARK_SIZE];
 };
 
 bool dirty_boot_id(char ret_id[static DIRTY_BOOT_ID_SIZE], struct err *err) MUST_CHECK;

@@ -12,9 +12,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <time.h>
 
-#define KERNEL_TIMEOUT_MS 10000
+#define KERNEL_TIMEOUT_MS 5000
 #define LOOK_EVERY_MS     5
 
 struct replay {
@@ -37,6 +38,18 @@ static void replay_done(struct replay *replay)
     free(replay->more);
 }
 
+/* Has nobody but the log's own process written to the image since? */
+static bool mark_fits(const struct replay *replay)
+{
+    unsigned char mark[DIRTY_MARK_SIZE];
+    int fd = replay->vhd->file->fd;
+
+    if (fd < 0 || !replay->header.has_mark)
+        return true;
+    return fgetxattr(fd, DIRTY_MARK, mark, sizeof mark) == sizeof mark &&
+           memcmp(mark, replay->header.mark, sizeof mark) == 0;
+}
+
 /* Of another boot its data may not have reached the image; and an inode is given to other files again. */
 static bool counts(const struct replay *replay, bool *ret_counts, struct err *err)
 {
@@ -48,6 +61,11 @@ static bool counts(const struct replay *replay, bool *ret_counts, struct err *er
     *ret_counts = memcmp(header->magic, DIRTY_MAGIC, sizeof header->magic) == 0 &&
                   memcmp(header->boot_id, boot_id, sizeof boot_id) == 0 &&
                   memcmp(header->image_id, replay->vhd->footer.id, VHD_ID_SIZE) == 0;
+    if (*ret_counts && !mark_fits(replay)) {
+        log_warning("%s: was written or replaced by another since its writer was killed: what waited in %s is lost",
+                    replay->vhd->path, replay->path);
+        *ret_counts = false;
+    }
     return true;
 }
 
@@ -131,12 +149,21 @@ static bool put_table(const struct replay *replay, struct err *err)
     return true;
 }
 
+/* A failed sync may have lost what the bits speak of, and the next one would not tell. */
+static bool sync_or_forget(const struct replay *replay, struct err *err)
+{
+    if (io_sync(replay->vhd->file, err))
+        return true;
+    unlink(replay->path);
+    return err_prefix(err, "what was answered and not yet flushed may be lost");
+}
+
 static bool put_all(const struct replay *replay, struct err *err)
 {
     const struct vhd *vhd = replay->vhd;
     uint64_t end = replay->header.end_bytes;
 
-    if (!io_sync(vhd->file, err))
+    if (!sync_or_forget(replay, err))
         return false;
     for (uint32_t block = 0; block < vhd->block_count; block++) {
         uint32_t entry = get_be32(replay->has + (size_t)block * 4);
@@ -146,7 +173,7 @@ static bool put_all(const struct replay *replay, struct err *err)
     /* What lies behind the end is a block that nobody was told of. */
     return put_table(replay, err) &&
            io_write(vhd->file, end, vhd->footer_bytes, VHD_FOOTER_BYTES, err) &&
-           io_truncate(vhd->file, end + VHD_FOOTER_BYTES, err) && io_sync(vhd->file, err);
+           io_truncate(vhd->file, end + VHD_FOOTER_BYTES, err) && sync_or_forget(replay, err);
 }
 
 /* Does the process that made the log live? */
@@ -178,8 +205,12 @@ static bool open_both(struct replay *replay, const char *image_path, bool *ret_r
         return err->code == ERR_NOT_FOUND;
     if (owner_lives(replay))
         return true;
-    if (!open_image(replay, image_path, err))
-        return err->code == ERR_BUSY || err_prefix(err, "writes to it wait in %s", replay->path);
+    if (!open_image(replay, image_path, err)) {
+        /* What is no image, or a damaged one, is told by whoever opens it. */
+        if (err->code == ERR_CORRUPT || err->code == ERR_UNSUPPORTED || owner_lives(replay))
+            return true;
+        return err_prefix(err, "answered writes to it wait in %s", replay->path);
+    }
     /* Another may have replayed it a moment ago. */
     if (access(replay->path, F_OK) != 0)
         return true;
@@ -204,6 +235,8 @@ static bool replay_log(struct replay *replay, const char *image_path, bool *ret_
     }
     if (unlink(replay->path) != 0)
         return err_sys(err, errno, "remove %s", replay->path);
+    if (replay->vhd->file->fd >= 0)
+        (void)!fremovexattr(replay->vhd->file->fd, DIRTY_MARK);
     *ret_changed = is_true;
     return true;
 }
@@ -233,52 +266,35 @@ struct all {
     struct err *err;
 };
 
-/* Is the image that the log is of still there? */
-static bool image_is_there(const struct all *all, const char *image_path, const char *path, bool *ret_there)
-{
-    struct io_stat stat;
-    struct err ignored;
-
-    *ret_there = false;
-    if (!io_stat_path(all->io, image_path, &stat, &ignored))
-        return true;
-    AUTO_FREE char *its = dirty_log_path(all->dir, stat.device, stat.inode);
-    *ret_there = its && strcmp(its, path) == 0;
-    return its != NULL;
-}
-
 static int replay_each(void *context, const char *name)
 {
     struct all *all = context;
-    size_t length = strlen(name), suffix = strlen(DIRTY_LOG_SUFFIX), got;
-    AUTO_FREE char *path = path_join(all->dir, name);
-    AUTO_IO struct io_file *file = NULL;
-    struct dirty_header header = {0};
-    bool there, changed;
+    AUTO_FREE char *path = path_join(all->images_dir, name);
+    bool changed;
 
-    if (length <= suffix || strcmp(name + length - suffix, DIRTY_LOG_SUFFIX) != 0)
-        return 0;
     if (!path)
         return ENOMEM;
-    if (!io_open(&io_real, path, IO_READ_ONLY, &file, all->err) ||
-        !io_read_some(file, 0, &header, sizeof header, &got, all->err))
-        return 0; /* gone a moment ago */
-    header.image_path[sizeof header.image_path - 1] = '\0';
-    if (!path_is_inside(header.image_path, all->images_dir))
-        return 0;
-    if (!image_is_there(all, header.image_path, path, &there))
-        return ENOMEM;
-    if (!there)
-        return unlink(path) == 0 ? 0 : errno;
-    return dirty_log_replay(all->io, all->dir, header.image_path, &changed, all->err) ? 0 : err_errno(all->err);
+    return dirty_log_replay(all->io, all->dir, path, &changed, all->err) ? 0 : err_errno(all->err);
+}
+
+static int is_log(void *context, const char *name)
+{
+    size_t length = strlen(name), suffix = strlen(DIRTY_LOG_SUFFIX);
+    bool *any = context;
+
+    *any |= length > suffix && strcmp(name + length - suffix, DIRTY_LOG_SUFFIX) == 0;
+    return 0;
 }
 
 bool dirty_log_replay_all(const struct io *io, const char *dir, const char *images_dir, struct err *err)
 {
     struct err first = ERR_INIT, listing;
     struct all all = {.io = io, .dir = dir, .images_dir = images_dir, .err = &first};
+    bool any = false;
 
-    if (io_list(&io_real, dir, replay_each, &all, &listing) || listing.code == ERR_NOT_FOUND)
+    if (!io_list(&io_real, dir, is_log, &any, &listing))
+        return listing.code == ERR_NOT_FOUND || (*err = listing, false);
+    if (!any || io_list(io, images_dir, replay_each, &all, &listing) || listing.code == ERR_NOT_FOUND)
         return true;
     *err = first.code != ERR_NONE ? first : listing;
     return false;

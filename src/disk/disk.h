@@ -149,13 +149,16 @@ void disk_seal_and_push(struct disk *disk, struct disk_next_top *next);
 bool disk_sealed_layers_are_clean(const struct disk *disk);
 
 /* Space in sealed layers that nobody will ever fill, a piece at a time: the caller gives it back to the file system
- * (io_zero, or a hole punched), or leaves it. False: there is no more. Called again and again behind each flush that
- * made a sealed layer clean, until it is false; memory of the layer is let go by that. */
+ * (io_zero, or a hole punched), or leaves it. A length of 0: none was found yet, ask again. False: there is no more. Called
+ * again and again behind each flush that made a sealed layer clean, until it is false; memory of the layer is let go by
+ * that. Each call takes a bounded time. */
 struct disk_gap {
     struct io_file *file;
     uint64_t file_offset, length;
 };
 bool disk_release_next(struct disk *disk, struct disk_gap *ret_gap);
+/* Of the layers that are clean now nothing is to be given back. */
+void disk_release_none(struct disk *disk);
 
 enum disk_status_kind { DISK_DATA, DISK_ZERO };
 /* What the range starts with and how far that goes (a prefix, at least 512 bytes): for NBD block status. */

@@ -221,8 +221,8 @@ void disk_flush_end(struct disk *disk, struct disk_flush *flush, const struct er
     }
     for (struct layer *layer = first_layer(disk); layer; layer = next_layer(disk, layer)) {
         end_layer(layer, failure != NULL);
-        if (layer != disk_top(disk) && layer_is_clean(layer))
-            layer_forget_log(layer);
+        if (layer != disk_top(disk))
+            layer_share_if_clean(layer);
     }
     flushing->running = false;
 }

@@ -33,7 +33,7 @@ static bool find_in_top(struct disk *disk, uint64_t first_sector, uint64_t max, 
     if (vhd->type == VHD_DYNAMIC)
         return true;
     const uint8_t *bits;
-    if (!layer_bitmap(top, block, &bits, err)) {
+    if (!layer_bitmap_look(top, block, &bits, err)) {
         *ret_failed = true;
         return false;
     }

@@ -30,18 +30,25 @@ static bool gap_find(const uint8_t *bits, uint32_t sector, uint32_t end, uint32_
     return false;
 }
 
+/* Bitmaps looked at, and blocks, in one call. */
+#define LOOKS_MAX  16U
+#define BLOCKS_MAX 16384U
+
 /* Only blocks whose bitmap is in memory have changed while the layer was the top. */
 static bool layer_release_next(struct layer *layer, struct disk_gap *ret_gap)
 {
     struct writing *writing = layer->writing;
     const struct vhd *vhd = layer->vhd;
-    uint32_t first, end;
+    uint32_t first, end, looks = 0, blocks = 0;
 
     if (vhd->type != VHD_DIFFERENCING)
         return false;
+    *ret_gap = (struct disk_gap){0};
     for (; writing->release_block < vhd->block_count; writing->release_block++, writing->release_sector = 0) {
         uint32_t block = writing->release_block;
         const uint8_t *bits = layer_bitmap_in_memory(layer, block);
+        if ((looks += bits != NULL) > LOOKS_MAX || ++blocks > BLOCKS_MAX)
+            return true;
         if (!bits || !gap_find(bits, writing->release_sector, vhd->block_bytes / VHD_SECTOR, &first, &end))
             continue;
         writing->release_sector = end;
@@ -53,6 +60,13 @@ static bool layer_release_next(struct layer *layer, struct disk_gap *ret_gap)
         return true;
     }
     return false;
+}
+
+void disk_release_none(struct disk *disk)
+{
+    for (struct layer *layer = disk->unclean; layer; layer = layer->next_unclean)
+        if (layer_is_clean(layer))
+            layer->writing->release_block = layer->vhd->block_count;
 }
 
 bool disk_release_next(struct disk *disk, struct disk_gap *ret_gap)

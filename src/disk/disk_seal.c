@@ -89,10 +89,8 @@ void disk_seal_and_push(struct disk *disk, struct disk_next_top *next)
     struct layer *old = disk_top(disk);
     struct layer *top = TAKE(next->layer);
 
-    struct err ignored; /* less than what is held is never refused */
-
     free(next);
-    (void)!io_lock(old->vhd->file, IO_LOCK_SHARE, &ignored);
+    layer_share_if_clean(old);
     forget_blocks(disk, old);
     old->next_unclean = disk->unclean;
     disk->unclean = old;

@@ -375,13 +375,17 @@ static void release_turn(struct core *core)
     struct core_release *release = &core->release;
     struct disk_gap gap;
 
-    while (!release->running && !core->ending && disk_release_next(core->disk, &gap)) {
-        if (release->refused)
-            continue; /* so that the layer's memory is let go */
-        release->running = true;
-        release->op.done = release_done;
-        ring_punch(core->ring, &release->op, gap.file, gap.file_offset, gap.length);
-    }
+    if (release->running || core->ending)
+        return;
+    if (release->refused)
+        disk_release_none(core->disk);
+    release->searching = disk_release_next(core->disk, &gap);
+    if (!release->searching || gap.length == 0)
+        return;
+    release->searching = false; /* its end is an event */
+    release->running = true;
+    release->op.done = release_done;
+    ring_punch(core->ring, &release->op, gap.file, gap.file_offset, gap.length);
 }
 
 void core_turn(struct core *core)
@@ -395,7 +399,7 @@ void core_turn(struct core *core)
 
 bool core_is_busy(const struct core *core)
 {
-    return core->zeroing.first || core->finished.first ||
+    return core->zeroing.first || core->finished.first || (core->release.searching && !core->ending) ||
            (core->flush.waiting.first && !core->flush.running) || (core->switched && core->at_work == 0);
 }
 

@@ -81,7 +81,8 @@ struct core_flush {
 struct core_release {
     struct ring_op op;
     bool running;
-    bool refused; /* the file system cannot */
+    bool searching; /* there may be more, to be looked for in the next turn */
+    bool refused;   /* the file system cannot */
 };
 
 struct core_counters {

@@ -13,6 +13,7 @@ static void writing_free(struct writing *writing)
     if (!writing)
         return;
     dirty_log_free(writing->log);
+    free(writing->scratch);
     free(writing->loaded);
     free(writing->bitmap_dirty);
     free(writing->next_dirty);
@@ -68,10 +69,11 @@ static bool load(const struct vhd *vhd, const char *log_dir, struct writing *wri
     writing->bat_bytes = writing->log->bat_bytes;
     size_t words = vhd->block_count / 64 + 1;
     writing->bat_dirty = calloc(writing->bat_bytes / VHD_SECTOR / 64 + 1, sizeof *writing->bat_dirty);
+    writing->scratch = malloc(vhd->bitmap_bytes);
     writing->loaded = calloc(words, sizeof *writing->loaded);
     writing->bitmap_dirty = calloc(words, sizeof *writing->bitmap_dirty);
     writing->next_dirty = calloc(vhd->block_count, sizeof *writing->next_dirty);
-    if (writing->bat_dirty && writing->loaded && writing->bitmap_dirty && writing->next_dirty)
+    if (writing->scratch && writing->bat_dirty && writing->loaded && writing->bitmap_dirty && writing->next_dirty)
         return true;
     dirty_log_unlink(writing->log);
     return err_oom(err);
@@ -95,6 +97,16 @@ bool layer_is_clean(const struct layer *layer)
 
     return !writing || (!writing->data_dirty && !writing->footer_dirty && !writing->in_flush &&
                         writing->dirty_count == 0 && writing->bat_dirty_count == 0);
+}
+
+void layer_share_if_clean(struct layer *layer)
+{
+    struct err ignored; /* less than what is held is never refused */
+
+    if (!layer_is_clean(layer))
+        return;
+    layer_forget_log(layer);
+    (void)!io_lock(layer->vhd->file, IO_LOCK_SHARE, &ignored);
 }
 
 uint32_t layer_entry(const struct layer *layer, uint32_t block)
@@ -124,6 +136,21 @@ bool layer_bitmap(struct layer *layer, uint32_t block, const uint8_t **ret_bits,
     }
     *ret_bits = bits_of(layer, block);
     return true;
+}
+
+bool layer_bitmap_look(struct layer *layer, uint32_t block, const uint8_t **ret_bits, struct err *err)
+{
+    struct writing *writing = layer->writing;
+    struct err no_room;
+
+    if (layer_bitmap(layer, block, ret_bits, &no_room))
+        return true;
+    if (no_room.code != ERR_NO_SPACE) {
+        *err = no_room;
+        return false;
+    }
+    *ret_bits = writing->scratch;
+    return vhd_bitmap_read(layer->vhd, layer_entry(layer, block), writing->scratch, err);
 }
 
 /* The footer at the end, if it is there, lies between the old end and the new block and stays until the flush

@@ -13,6 +13,7 @@ struct writing {
     size_t bat_bytes;
     uint64_t *bat_dirty; /* a bit for each 512 bytes of it */
     uint32_t bat_dirty_count;
+    uint8_t *scratch;        /* room for a bitmap that has none in the log */
     uint64_t *loaded;        /* a bit for each block whose bitmap is in memory */
     uint64_t *bitmap_dirty;  /* likewise, for those that the file does not have so */
     uint32_t *next_dirty;    /* the list of them, by block; read by layer_take_dirty() alone */
@@ -42,14 +43,19 @@ AUTO_DEFINE(auto_layer_free, struct layer, layer_free)
 /* For an image opened with IO_WRITE. Cuts off what a crash left behind the image's end: new blocks must read
  * as zeros. log_dir: where its dirty log is kept; NULL: nowhere. */
 bool layer_start_writing(struct layer *layer, const char *log_dir, struct err *err) MUST_CHECK;
-/* All is in the file: the dirty log goes, what is in memory may stay. */
+/* The dirty log goes, what is in memory stays. */
 void layer_forget_log(struct layer *layer);
+/* Of a sealed layer: if all is in the file, its dirty log goes and others may read it from now on. */
+void layer_share_if_clean(struct layer *layer);
 /* Forgets what is in memory, the dirty log too: all is in the file, or will never be read. */
 void layer_stop_writing(struct layer *layer);
 bool layer_is_clean(const struct layer *layer);
 
 /* These are for a dynamic or differencing layer with writing. */
 uint32_t layer_entry(const struct layer *layer, uint32_t block);
+/* The block's bitmap, for reading: good until the next call. It stays in memory if there is room for it. The block must be
+ * allocated. */
+bool layer_bitmap_look(struct layer *layer, uint32_t block, const uint8_t **ret_bits, struct err *err) MUST_CHECK;
 /* The block's bitmap in memory, read from the file if it was not. The block must be allocated. */
 bool layer_bitmap(struct layer *layer, uint32_t block, const uint8_t **ret_bits, struct err *err) MUST_CHECK;
 /* Appends a block, all bits 0, data zeros. reserve: the space of its data, too, is taken from the file system

@@ -96,7 +96,7 @@ bool guest_pause(struct guest *guest, struct err *err) MUST_CHECK;
 void guest_hear(struct guest *guest, const json_t *event);
 /* QEMU stopped it for want of space on the host, and nobody has paused it. */
 bool guest_waits_for_space(const struct guest *guest);
-const char *guest_space_path(const struct guest *guest); /* the image; for one that waits */
+const char *guest_space_path(const struct guest *guest); /* for one that waits: what cannot grow, an image or the runtime folder */
 /* Milliseconds until guest_retry() wants to be called; -1: it does not. */
 int guest_wait_ms(const struct guest *guest);
 /* Sets one going that waits for space, if there is some or it is time to see. True if it did. */

@@ -61,7 +61,7 @@ static void no_space_note(struct guest *guest, size_t disk)
 
     space_note_stop(&guest->space, disk, clock_ms());
     if (!was_stopped && guest->is_to_run && space_is_news(&guest->space))
-        log_warning("%s: no space left: the guest stands until there is some", guest->config->disks[disk].path);
+        log_warning("%s: no space left: the guest stands until there is some", guest_space_path(guest));
 }
 
 void guest_hear(struct guest *guest, const json_t *event)
@@ -85,20 +85,22 @@ bool guest_waits_for_space(const struct guest *guest)
     return guest->is_to_run && guest->space.stopped;
 }
 
-const char *guest_space_path(const struct guest *guest)
-{
-    return guest->config->disks[guest->space.disk].path;
-}
-
 static bool has_room_at(const char *path, uint64_t needed_bytes)
 {
     struct statvfs seen;
 
-    if (statvfs(path, &seen) != 0)
+    if (statvfs(path, &seen) != 0 || seen.f_frsize == 0)
         return true; /* nobody knows: a try will tell */
     /* What is kept back for root is ours if we are; what ext4 keeps for itself is in it too, which costs tries in vain. */
     uint64_t blocks = geteuid() == 0 ? seen.f_bfree : seen.f_bavail;
     return blocks >= needed_bytes / seen.f_frsize;
+}
+
+const char *guest_space_path(const struct guest *guest)
+{
+    bool runtime_has_room = has_room_at(guest->disks_dir, ROOM_RUNTIME_BYTES);
+
+    return runtime_has_room ? guest->config->disks[guest->space.disk].path : guest->disks_dir;
 }
 
 /* On every file system that its writes need. */

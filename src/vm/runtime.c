@@ -32,13 +32,13 @@ static bool lingers(uid_t uid)
     return access(user, F_OK) == 0;
 }
 
-static char *base_dir(void)
+static char *base_dir(bool for_processes)
 {
     const char *set = getenv("BOUGH_RUNTIME");
 
     if (set && *set != '\0')
         return path_absolute(set);
-    if (lingers(geteuid()))
+    if (for_processes && lingers(geteuid()))
         return string_printf("/run/user/%u/bough", (unsigned)geteuid());
     return string_printf("/dev/shm/bough-%u", (unsigned)geteuid());
 }
@@ -59,7 +59,7 @@ static bool own_dir(const char *path, struct err *err)
 
 bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
 {
-    AUTO_FREE char *base = base_dir();
+    AUTO_FREE char *base = base_dir(/* for_processes= */ true);
     struct stat st;
 
     if (!base)
@@ -84,7 +84,7 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
 
 bool runtime_dirty_dir(char **ret_dir, struct err *err)
 {
-    AUTO_FREE char *base = base_dir();
+    AUTO_FREE char *base = base_dir(/* for_processes= */ false);
     AUTO_FREE char *dir = base ? path_join(base, "dirty") : NULL;
 
     if (!dir)

@@ -12,8 +12,9 @@
  * there is not ours alone. Owned string. */
 bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err) MUST_CHECK;
 
-/* The directory of the dirty logs of all images that this user's processes write (disk.h, log_dir), made (0700) if it is missing.
- * Owned string. */
+/* The directory of the dirty logs of all images that this user's processes write (disk.h, log_dir), made (0700) if it is missing:
+ * always in the same place, $BOUGH_RUNTIME or /dev/shm/bough-UID, since whoever opens an image next must find its log. Owned
+ * string. */
 bool runtime_dirty_dir(char **ret_dir, struct err *err) MUST_CHECK;
 
 /* A directory for one QEMU process in it, fresh and empty: a number. Owned string. */

@@ -70,7 +70,11 @@ static bool disks_settle(struct vm *vm, struct err *err)
 
     if (!vm_dir)
         return err_oom(err);
-    if (!runtime_dirty_dir(&log_dir, err) || !dirty_log_replay_all(&io_real, log_dir, vm_dir, err))
+    AUTO_FREE char *layers_dir = string_printf("%s/Snapshots/%s", vm_dir, config->guid.text);
+    if (!layers_dir)
+        return err_oom(err);
+    if (!runtime_dirty_dir(&log_dir, err) || !dirty_log_replay_all(&io_real, log_dir, vm_dir, err) ||
+        !dirty_log_replay_all(&io_real, log_dir, layers_dir, err))
         return false;
     /* One that is used in place may lie elsewhere. */
     for (size_t i = 0; i < config->disk_count; i++)
@@ -98,7 +102,7 @@ bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct er
         vm_close(vm);
         return err_set(err, ERR_STATE,
                        "%s: its guest still runs, but its worker has ended; `bough stop --force` ends the guest, "
-                       "the disks keep what was flushed", path_base(vm_dir));
+                       "the disks keep what was written", path_base(vm_dir));
     }
     runtime_sweep(vm->runtime_dir);
     if (!disks_settle(vm, err)) {

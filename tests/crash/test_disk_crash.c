@@ -178,7 +178,7 @@ static bool release(struct trial *t)
     struct disk_gap gap;
 
     while (disk_release_next(t->disk, &gap))
-        if (!io_zero(gap.file, gap.file_offset, gap.length, &err))
+        if (gap.length > 0 && !io_zero(gap.file, gap.file_offset, gap.length, &err))
             return false;
     return true;
 }

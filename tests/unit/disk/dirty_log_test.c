@@ -164,18 +164,6 @@ static void an_image_that_was_made_larger_meanwhile_is_left_alone(void **state)
     assert_mismatch(lab, 1);
 }
 
-static void an_image_that_was_written_meanwhile_is_left_alone(void **state)
-{
-    const struct lab *lab = *state;
-    struct disk *disk = open_top(lab, NULL);
-
-    write_sector(disk, 0, 3);
-    write_sector(disk, 2 << 20, 3);
-    write_sector(disk, 4 << 20, 3);
-    OK(disk_close(disk, &err));
-    assert_mismatch(lab, 3);
-}
-
 #define LAB_TEST(name) cmocka_unit_test_setup_teardown(name, lab_start, lab_end)
 
 int main(void)
@@ -186,7 +174,6 @@ int main(void)
         LAB_TEST(what_lies_behind_the_end_of_the_log_is_not_cut_off),
         LAB_TEST(bits_alone_are_put_in_place),
         LAB_TEST(an_image_that_was_made_larger_meanwhile_is_left_alone),
-        LAB_TEST(an_image_that_was_written_meanwhile_is_left_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

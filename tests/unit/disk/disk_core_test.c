@@ -567,7 +567,8 @@ static uint64_t release_all(struct disk *disk)
     uint64_t bytes = 0;
 
     for (; disk_release_next(disk, &gap); bytes += gap.length)
-        OK(io_zero(gap.file, gap.file_offset, gap.length, &err));
+        if (gap.length > 0)
+            OK(io_zero(gap.file, gap.file_offset, gap.length, &err));
     return bytes;
 }
 

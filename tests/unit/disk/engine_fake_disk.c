@@ -273,6 +273,11 @@ bool disk_release_next(struct disk *disk, struct disk_gap *ret_gap)
     return true;
 }
 
+void disk_release_none(struct disk *disk)
+{
+    disk->fake.gaps = 0;
+}
+
 bool disk_status(struct disk *disk, uint64_t offset, uint64_t length, enum disk_status_kind *ret_kind,
                  uint64_t *ret_length, struct err *err)
 {

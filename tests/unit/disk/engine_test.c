@@ -185,11 +185,12 @@ static void image_has_one_writer_at_a_time(void **state)
     assert_int_equal(err.code, ERR_BUSY);
     must(disk_open(path_of(place, "base.vhd"), &read, &disk, &err), &err);
     disk_abandon(disk);
-    /* Sealed, it is still nobody's to write to, but a parent for others. */
+    /* Sealed and durable, it is still nobody's to write to, but a parent for others. */
     child_create(place, "one.avhd", "base.vhd");
     child_create(place, "two.avhd", "base.vhd");
     must(engine_prepare_top(engine, path_of(place, "one.avhd"), &err), &err);
     engine_switch_top(engine);
+    must(engine_flush(engine, &err), &err);
     assert_false(disk_open(path_of(place, "base.vhd"), &write, &disk, &err));
     assert_int_equal(err.code, ERR_BUSY);
     must(disk_open(path_of(place, "two.avhd"), &write, &disk, &err), &err);
