@@ -5,12 +5,11 @@
  *   chain_make raw FILE SIZE_BYTES DATA_BYTES SEED
  *       the base's content as a raw file
  *   chain_make layer SOCKET DATA_BYTES LAYER WRITES SEED CLUSTER_BYTES
- *       over NBD: the writes of one layer into an image without its parents, each as the whole cluster that a write through
- *       the chain would have copied up. So a chain of a format that copies up is made in a time linear in its depth
- *   chain_make tops DIRECTORY PARENT COUNT
- *       empty differencing images, each the child of the one before: DIRECTORY/0.avhd, ...
- *   chain_make check SOCKET DATA_BYTES LAYER WRITES SEED SAMPLES
- *       over NBD: pages at random, and all that the topmost layers wrote, hold what a chain up to LAYER must
+ *       over NBD: the writes of one layer into an image without its parents, each as the whole cluster that a
+ * write through the chain would have copied up. So a chain of a format that copies up is made in a time
+ * linear in its depth chain_make tops DIRECTORY PARENT COUNT empty differencing images, each the child of the
+ * one before: DIRECTORY/0.avhd, ... chain_make check SOCKET DATA_BYTES LAYER WRITES SEED SAMPLES over NBD:
+ * pages at random, and all that the topmost layers wrote, hold what a chain up to LAYER must
  *
  * DATA_BYTES are the first of the disk's SIZE_BYTES. */
 #include "buf.h"
@@ -51,7 +50,8 @@ static bool content_parse(const char *data_bytes, const char *writes, const char
 {
     uint64_t data, write_count, seed_number;
 
-    if (!number_parse(data_bytes, 1ULL << 40, &data, err) || !number_parse(writes, 1U << 20, &write_count, err) ||
+    if (!number_parse(data_bytes, 1ULL << 40, &data, err) ||
+        !number_parse(writes, 1U << 20, &write_count, err) ||
         !number_parse(seed, UINT32_MAX, &seed_number, err))
         return false;
     if (data == 0 || data % (CHUNK_PAGES * CONTENT_PAGE_BYTES) != 0)
@@ -156,7 +156,8 @@ static bool own_make(char **arguments, struct err *err)
     struct vhd_create_options base = {.type = VHD_DYNAMIC, .size_bytes = size_bytes};
     if (!vhd_create(&io, path, &base, err) || !disk_open(path, &options, &disk, err))
         return false;
-    bool ok = base_fill(&content, disk, err) && own_layers(&io, &content, disk, arguments[0], (unsigned)layers, err);
+    bool ok = base_fill(&content, disk, err) &&
+              own_layers(&io, &content, disk, arguments[0], (unsigned)layers, err);
     if (ok)
         return disk_close(disk, err);
     disk_abandon(disk);
@@ -200,7 +201,8 @@ static bool raw_make(char **arguments, struct err *err)
         !content_parse(arguments[2], "0", arguments[3], &content, err))
         return false;
     AUTO_IO struct io_file *file = NULL;
-    if (!io_open(&io_real, arguments[0], IO_CREATE | IO_WRITE, &file, err) || !io_truncate(file, size_bytes, err))
+    if (!io_open(&io_real, arguments[0], IO_CREATE | IO_WRITE, &file, err) ||
+        !io_truncate(file, size_bytes, err))
         return false;
     for (uint32_t page = 0; page < content.pages; page += CHUNK_PAGES) {
         for (uint32_t i = 0; i < CHUNK_PAGES; i++)
@@ -218,8 +220,8 @@ static bool cluster_write(const struct content *content, const uint16_t *version
 
     for (uint32_t i = 0; i < pages; i++)
         content_page(content, first_page + i, versions[first_page + i], cluster + i * CONTENT_PAGE_BYTES);
-    return nbd_client_write(client, (uint64_t)first_page * CONTENT_PAGE_BYTES, cluster, pages * CONTENT_PAGE_BYTES,
-                            err);
+    return nbd_client_write(client, (uint64_t)first_page * CONTENT_PAGE_BYTES, cluster,
+                            pages * CONTENT_PAGE_BYTES, err);
 }
 
 static bool layer_send(char **arguments, struct err *err)
@@ -314,7 +316,7 @@ static const struct {
     int arguments;
     bool (*run)(char **arguments, struct err *err);
 } COMMANDS[] = {
-    {"own", 6, own_make},     {"raw", 4, raw_make},   {"layer", 6, layer_send},
+    {"own", 6, own_make},   {"raw", 4, raw_make},   {"layer", 6, layer_send},
     {"tops", 3, tops_make}, {"check", 6, check_do},
 };
 

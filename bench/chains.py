@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 QCOW2_CLUSTER_BYTES = 64 << 10  # what qemu-img makes if it is not told
-QCOW2_FALLBACK_DEPTHS = (500, 400, 200, 100, 50, 20, 10, 1)
 TIMEOUT_S = 900
 
 
@@ -123,7 +122,7 @@ class Chains:
     def __init__(self, folder, programs, shape, say):
         self.folder, self.programs, self.shape, self._say = Path(folder), programs, shape, say
         self.raw = self.folder / "base.raw"
-        self.qcow2_depth = 0
+        self.qcow2_depth = shape["layers"]  # that qemu-nbd bears
 
     def own(self, depth):
         return self.folder / "own" / (f"{depth - 1}.avhd" if depth > 1 else "0.vhd")
@@ -137,10 +136,10 @@ class Chains:
     def make(self):
         """Takes what the folder has if it was made from the same numbers."""
         record = self.folder / "chains.json"
-        if record.exists() and json.loads(record.read_text())["shape"] == self.shape:
+        if record.exists() and json.loads(record.read_text()) == self.shape:
             self._say(f"chains: those of {self.folder} are used again")
-            self.qcow2_depth = json.loads(record.read_text())["qcow2_depth"]
             return
+        record.unlink(missing_ok=True)
         for name in ("own", "qcow2"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir(parents=True)
@@ -153,7 +152,7 @@ class Chains:
         self._say(f"chains: {layers} qcow2 images")
         self._qcow2_make()
         os.sync()
-        record.write_text(json.dumps({"shape": self.shape, "qcow2_depth": self.qcow2_depth}))
+        record.write_text(json.dumps(self.shape))
 
     def _qcow2_make(self):
         size, data, layers, writes, seed = self._numbers("size_bytes", "data_bytes", "layers", "writes", "seed")
@@ -172,7 +171,6 @@ class Chains:
                 daemon.wait("BLOCK_EXPORT_DELETED", id="export")
                 daemon.do("blockdev-del", node_name="image")
                 daemon.do("blockdev-del", node_name="file")
-        self.qcow2_depth = layers
 
     def held(self):
         """All files of the chains stay in the page cache while this is entered."""

@@ -15,18 +15,19 @@ READS = (
     Workload("read-1m-q1", "sequential read 1 MiB, QD 1", "read", "sequential", 1 << 20, 1),
     Workload("read-1m-q4", "sequential read 1 MiB, QD 4", "read", "sequential", 1 << 20, 4),
 )
-# In this order on one top: the first two meet sectors that it lacks, each in a region of its own; sequential writes fill
-# the first region; the rest overwrite there.
+# In this order on one top: the first three meet sectors that it lacks, each in a region of its own; the others overwrite
+# region 0, which is filled before.
 WRITES = (
     Workload("first-4k-q32", "random first write 4 KiB, QD 32", "write", "random", 4096, 32, once=True),
     Workload("first-4k-q1-flush", "random first write 4 KiB and flush, QD 1", "write", "random", 4096, 1, True, True, region=1),
-    Workload("write-1m-q1", "sequential write 1 MiB, QD 1", "write", "sequential", 1 << 20, 1),
-    Workload("write-1m-q4", "sequential write 1 MiB, QD 4", "write", "sequential", 1 << 20, 4),
+    Workload("first-1m-q4", "sequential first write 1 MiB, QD 4", "write", "sequential", 1 << 20, 4, once=True, region=3),
+    Workload("write-1m-q1", "sequential overwrite 1 MiB, QD 1", "write", "sequential", 1 << 20, 1),
+    Workload("write-1m-q4", "sequential overwrite 1 MiB, QD 4", "write", "sequential", 1 << 20, 4),
     Workload("write-4k-q1", "random overwrite 4 KiB, QD 1", "write", "random", 4096, 1),
     Workload("write-4k-q32", "random overwrite 4 KiB, QD 32", "write", "random", 4096, 32),
     Workload("write-4k-q1-flush", "random overwrite 4 KiB and flush, QD 1", "write", "random", 4096, 1, True),
 )
-SMOKE = ("read-4k-q32", "read-1m-q4", "first-4k-q32", "write-1m-q4", "write-4k-q1-flush")
+SMOKE = ("read-4k-q32", "read-1m-q4", "first-4k-q32", "first-1m-q4", "write-4k-q1-flush")
 
 Result = namedtuple("Result", "seconds iops mib_per_second p50_us p99_us client_cpu")
 

@@ -1,6 +1,7 @@
-/* What the benches' disks hold, by seed, so that chains of different formats hold the same bytes and each page can be
- * checked without a second copy: pages of 4 KiB, each of the version of the layer that wrote it last. Layer 0, the base,
- * writes all pages of the data region; each layer above writes a few, chosen at random. Never zeros. */
+/* What the benches' disks hold, by seed, so that chains of different formats hold the same bytes and each
+ * page can be checked without a second copy: pages of 4 KiB, each of the version of the layer that wrote it
+ * last. Layer 0, the base, writes all pages of the data region; each layer above writes a few, chosen at
+ * random. Never zeros. */
 #pragma once
 
 #include "bytes.h"

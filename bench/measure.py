@@ -1,5 +1,6 @@
 """The runs: which server, which workload, in which order."""
 
+import contextlib
 import os
 import shutil
 import statistics
@@ -14,7 +15,7 @@ import servers
 
 MIB = 1 << 20
 Contender = namedtuple("Contender", "name depth")
-WARMING_LIMIT_S = 10  # a chain that is slow enough to take longer than this for its first reading is warm enough
+PASS_LIMIT_S = 10  # what takes longer for its first reading is slow for other reasons
 
 
 def say(text):
@@ -28,6 +29,25 @@ class Bench:
         self.chains = chains.Chains(folder, programs, {
             "size_bytes": options.size_mib * MIB, "data_bytes": options.data_mib * MIB, "layers": max(options.depths),
             "writes": options.writes, "seed": 1}, say)
+
+    def prepare(self):
+        """Makes the chains, and finds out how deep a qcow2 chain may be for qemu-nbd."""
+        self.chains.make()
+        for depth in reversed(self.options.depths):
+            self.chains.qcow2_depth = depth
+            try:
+                server = self.reader(Contender(f"qcow2 {self.options.qemu_aio[0]}", depth), self.folder / "q")
+            except RuntimeError as error:
+                say(f"qemu-nbd at depth {depth}: {error}")
+                continue
+            try:
+                self.chains.check(server, depth, 2)
+                return
+            except RuntimeError as error:
+                say(f"qemu-nbd at depth {depth}: {error}")
+            finally:
+                server.stop()
+        self.chains.qcow2_depth = 0
 
     def contenders(self, depth):
         yield Contender("own", depth)
@@ -57,8 +77,8 @@ class Bench:
                                 contender.name.split()[1], writable=True)
 
     def _one(self, workload, client, contender, server, span, round_number):
-        if workload.once:  # each client finds sectors that nobody has written
-            workload = workload._replace(region=workload.region + 2 * list(clients.CLIENTS).index(client))
+        if workload.once and client == "light":  # it too finds sectors that nobody has written
+            workload = workload._replace(region=workload.region + 2)
         if workload.flush and not self.options.smoke:
             os.sync()  # so that it does not wait for what others wrote
         before = server.cpu_s()
@@ -79,24 +99,23 @@ class Bench:
                     for contender, server in order[turn:] + order[:turn]:
                         self._one(workload, client, contender, server, span, round_number)
 
-    def _warm(self, server, span):
-        chains.run(self.programs.nbd_load, server.socket, "order=sequential", "block=1048576", "once=1", f"span={span}",
-                   f"seconds={WARMING_LIMIT_S}")
+    def _pass(self, server, span, op="read"):
+        """Once through the span, not measured."""
+        chains.run(self.programs.nbd_load, server.socket, f"op={op}", "order=sequential", "block=1048576", "once=1",
+                   f"span={span}", f"seconds={PASS_LIMIT_S}")
 
     def reads(self):
         running = {}
         span = self.options.data_mib * MIB
         contenders = [contender for depth in self.options.depths for contender in self.contenders(depth)]
         say(f"reads: {len(contenders)} servers")
-        try:
+        with contextlib.ExitStack() as stack:
             for number, contender in enumerate(contenders):
                 running[contender] = self.reader(contender, self.folder / f"r{number}")
-                self._warm(running[contender], span)
+                stack.callback(running[contender].stop)
+                self._pass(running[contender], span)
             for round_number in range(self.options.rounds):
                 self._group(clients.READS, running, span, round_number)
-        finally:
-            for server in running.values():
-                server.stop()
 
     def writes(self):
         for round_number in range(self.options.rounds):
@@ -110,15 +129,16 @@ class Bench:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         span = self.options.write_mib * MIB
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
             for number, contender in enumerate(self.contenders(depth)):
                 running[contender] = self.writer(contender, self.folder / f"w{number}", place / str(number))
-                self._warm(running[contender], 4 * span)  # of all regions
-            self._group(clients.WRITES, running, span, round_number)
-        finally:
+                stack.callback(running[contender].stop)
+                self._pass(running[contender], 4 * span)  # of all regions
+            self._group([each for each in clients.WRITES if each.once], running, span, round_number)
             for server in running.values():
-                server.stop()
-            shutil.rmtree(place, ignore_errors=True)
+                self._pass(server, span, "write")
+            self._group([each for each in clients.WRITES if not each.once], running, span, round_number)
 
     def check(self):
         """Both chains hold the bytes that they must, at each depth."""
@@ -133,8 +153,9 @@ class Bench:
 
     def opening(self):
         for depth in self.options.depths:
-            for contender in [each for each in self.contenders(depth) if each.name in ("own", f"qcow2 {self.options.qemu_aio[-1]}")]:
-                self.opened.append(self._opening_of(contender))
+            for contender in self.contenders(depth):
+                if contender.name in ("own", f"qcow2 {self.options.qemu_aio[-1]}"):
+                    self.opened.append(self._opening_of(contender))
 
     def _opening_of(self, contender):
         took = []
@@ -143,7 +164,7 @@ class Bench:
             try:
                 took.append(server.open_s)
                 if len(took) == self.options.opens:
-                    self._warm(server, self.options.data_mib * MIB)
+                    self._pass(server, self.options.data_mib * MIB)
                     peak = server.memory()[1]
             finally:
                 server.stop()

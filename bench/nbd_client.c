@@ -106,13 +106,14 @@ static bool go(int fd, uint64_t *ret_size_bytes, struct err *err)
     return true;
 }
 
-bool nbd_client_connect(const char *socket_path, bool structured, struct nbd_client *ret_client, struct err *err)
+bool nbd_client_connect(const char *socket_path, bool structured, struct nbd_client *ret_client,
+                        struct err *err)
 {
     AUTO_FD int fd = -1;
     uint64_t size_bytes;
 
-    if (!unix_connect(socket_path, 0, &fd, err) || !greet(fd, err) || (structured && !structured_ask(fd, err)) ||
-        !go(fd, &size_bytes, err))
+    if (!unix_connect(socket_path, 0, &fd, err) || !greet(fd, err) ||
+        (structured && !structured_ask(fd, err)) || !go(fd, &size_bytes, err))
         return false;
     ret_client->fd = TAKE_FD(fd);
     ret_client->size_bytes = size_bytes;
@@ -161,7 +162,8 @@ static bool reply_receive(struct nbd_client *client, struct err *err)
     return true;
 }
 
-bool nbd_client_read(struct nbd_client *client, uint64_t offset, void *bytes, uint32_t length, struct err *err)
+bool nbd_client_read(struct nbd_client *client, uint64_t offset, void *bytes, uint32_t length,
+                     struct err *err)
 {
     struct nbd_request request = {.type = NBD_CMD_READ, .offset = offset, .length = length};
 

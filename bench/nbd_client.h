@@ -13,7 +13,8 @@ struct nbd_client {
     uint64_t size_bytes;
 };
 
-/* Asks for the export "". With structured, replies are structured ones; a server that has none is ERR_PROTOCOL. */
+/* Asks for the export "". With structured, replies are structured ones; a server that has none is
+ * ERR_PROTOCOL. */
 bool nbd_client_connect(const char *socket_path, bool structured, struct nbd_client *ret_client,
                         struct err *err) MUST_CHECK;
 void nbd_client_close(struct nbd_client *client);

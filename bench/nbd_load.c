@@ -1,5 +1,5 @@
-/* A light NBD client that loads a server and measures it: raw requests over a unix socket, as many sent and as many answers
- * taken by one system call as there are.
+/* A light NBD client that loads a server and measures it: raw requests over a unix socket, as many sent and
+ * as many answers taken by one system call as there are.
  *
  *   nbd_load SOCKET NAME=VALUE...
  *     op=read|write|mixed  mixed: reads and writes by turns of chance, half and half    (read)
@@ -13,10 +13,11 @@
  *     seconds=S            how long                                                     (1)
  *     once=0|1             each block of the span is met once; then it ends earlier     (0)
  *     seed=N                                                                            (1)
- *     log=FILE             a record of 24 bytes for each request, in the order of their ends, in the machine's byte order:
- *                          u64 begun, u64 ended (CLOCK_MONOTONIC ns), u64 0 for a read, 1 for a write
+ *     log=FILE             a record of 24 bytes for each request, in the order of their ends, in the
+ * machine's byte order: u64 begun, u64 ended (CLOCK_MONOTONIC ns), u64 0 for a read, 1 for a write
  *
- * Prints one JSON object; `cpu` is the client's own share of a processor. Latency is from when a request is handed to the socket until its answer has been read. */
+ * Prints one JSON object; `cpu` is the client's own share of a processor. Latency is from when a request is
+ * handed to the socket until its answer has been read. */
 #include "bytes.h"
 #include "nbd_client.h"
 #include "random.h"
@@ -233,11 +234,13 @@ static struct header chunk_decode(const uint8_t *bytes)
 /* Only reads must be answered by chunks. */
 static struct header simple_decode(const uint8_t *bytes)
 {
-    return (struct header){.cookie = get_be64(bytes + 8), .good = get_be32(bytes + 4) == NBD_OK, .last = true};
+    return (struct header){
+        .cookie = get_be64(bytes + 8), .good = get_be32(bytes + 4) == NBD_OK, .last = true};
 }
 
 /* One header; *ret_used is 0 if it has not come whole. */
-static bool header_take(struct load *load, const uint8_t *bytes, size_t length, size_t *ret_used, struct err *err)
+static bool header_take(struct load *load, const uint8_t *bytes, size_t length, size_t *ret_used,
+                        struct err *err)
 {
     struct header header;
 
@@ -252,7 +255,8 @@ static bool header_take(struct load *load, const uint8_t *bytes, size_t length, 
         return err_set(err, ERR_PROTOCOL, "a reply begins with %#x", magic);
     header = magic == NBD_SIMPLE_MAGIC ? simple_decode(bytes) : chunk_decode(bytes);
     if (!header.good || header.cookie >= load->settings.depth || header.length > MAX_BLOCK_BYTES + 8)
-        return err_set(err, ERR_PROTOCOL, "an error, or no answer to what was asked, of %u bytes", header.length);
+        return err_set(err, ERR_PROTOCOL, "an error, or no answer to what was asked, of %u bytes",
+                       header.length);
     *ret_used = used;
     load->skip = header.length;
     load->skip_slot = (uint32_t)header.cookie;
@@ -388,8 +392,8 @@ static bool settings_check(struct settings *settings, uint64_t size_bytes, struc
     if (settings->write_span_bytes == 0)
         settings->write_span_bytes = settings->span_bytes;
     if (settings->span_bytes > most || settings->write_span_bytes > most || settings->span_bytes < least ||
-        settings->write_span_bytes < least || settings->start_bytes % 512 != 0 || settings->block_bytes % 512 != 0 ||
-        (settings->once && settings->span_bytes / least > UINT32_MAX))
+        settings->write_span_bytes < least || settings->start_bytes % 512 != 0 ||
+        settings->block_bytes % 512 != 0 || (settings->once && settings->span_bytes / least > UINT32_MAX))
         return err_set(err, ERR_USAGE, "block and span do not fit the disk of %llu bytes",
                        (unsigned long long)size_bytes);
     return true;
@@ -459,9 +463,9 @@ static bool results_print(const struct load *load, uint64_t elapsed_ns, double c
     printf("{\"requests\": %zu, \"seconds\": %.6f, \"iops\": %.1f, \"mib_per_second\": %.2f, "
            "\"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"max_us\": %.2f, \"cpu\": %.3f}\n",
            count, seconds, (double)count / seconds,
-           (double)count * load->settings.block_bytes / seconds / (1U << 20), percentile_us(latency, count, 0.5),
-           percentile_us(latency, count, 0.99), percentile_us(latency, count, 0.999),
-           percentile_us(latency, count, 1), cpu / seconds);
+           (double)count * load->settings.block_bytes / seconds / (1U << 20),
+           percentile_us(latency, count, 0.5), percentile_us(latency, count, 0.99),
+           percentile_us(latency, count, 0.999), percentile_us(latency, count, 1), cpu / seconds);
     return true;
 }
 
@@ -474,7 +478,8 @@ static bool load_do(int argc, char **argv, struct err *err)
         if (!setting_read(argv[i], &load.settings, err))
             return false;
     }
-    if (!nbd_client_connect(argv[1], true, &client, err) || !settings_check(&load.settings, client.size_bytes, err))
+    if (!nbd_client_connect(argv[1], true, &client, err) ||
+        !settings_check(&load.settings, client.size_bytes, err))
         return false;
     AUTO_FREE uint8_t *payload = malloc(load.settings.block_bytes);
     AUTO_FREE uint8_t *input = malloc(INPUT_BYTES);

@@ -1,7 +1,8 @@
-/* Keeps what files hold in the page cache, so that a bench of warm files stays one whatever else the machine does:
+/* Keeps what files hold in the page cache, so that a bench of warm files stays one whatever else the machine
+ * does:
  *
- *   page_hold FILE...    maps all that is written in the files (holes and reserved space are not), locked in memory where
- *                        that is allowed; prints how many bytes, and ends when its standard input does. More than a
+ *   page_hold FILE...    maps all that is written in the files (holes and reserved space are not), locked in
+ * memory where that is allowed; prints how many bytes, and ends when its standard input does. More than a
  *                        third of the machine's memory is refused */
 #include "auto.h"
 

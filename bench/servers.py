@@ -1,6 +1,7 @@
 """The NBD servers that are measured, each on a unix socket."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -29,8 +30,7 @@ class Server:
     def _wait_greeting(self, begun):
         while not self._greets():
             if self._process.poll() is not None:
-                raise RuntimeError(f"{self._process.args[0]} ended: {self._process.returncode}: "
-                                   f"{self._process.stderr.read().strip()}")
+                raise RuntimeError(f"{self._process.args[0]} does not serve")
             if time.monotonic() - begun > START_TIMEOUT_S:
                 raise RuntimeError(f"{self._process.args[0]} does not serve after {START_TIMEOUT_S} s")
             time.sleep(0.001)
@@ -41,7 +41,7 @@ class Server:
             try:
                 client.connect(self.socket)
                 return len(client.recv(GREETING_BYTES)) > 0
-            except (FileNotFoundError, ConnectionError):
+            except (FileNotFoundError, ConnectionError, TimeoutError):
                 return False
 
     def alive(self):
@@ -70,6 +70,7 @@ class Server:
         return answer
 
     def stop(self):
+        """A server that does not end in order is an error."""
         self._process.stdin.close()
         if self.alive():
             self._process.terminate()
@@ -78,9 +79,12 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        said = self._process.stderr.read().strip()
         self._process.stdout.close()
         self._process.stderr.close()
         Path(self.socket).unlink(missing_ok=True)
+        if self._process.returncode not in (0, -signal.SIGTERM):
+            raise RuntimeError(f"{self._process.args[0]} ended: {self._process.returncode}: {said}")
 
 
 def own(programs, socket_path, top, writable=False):
