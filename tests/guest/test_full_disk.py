@@ -318,9 +318,23 @@ def claim_limit_that_the_file_system_does_not_show_is_tried_again_and_again(home
     assert grown_outside(shut_down(vm)) == GROWN_MIB * 256
 
 
+def claim_runtime_folder_without_space_is_named_in_place_of_the_image(home):
+    """What was answered and is not flushed is kept there, for the case that the worker is killed."""
+    with small_memory_disk(home, home.runtime, 16) as runtime:
+        vm, console = home.booted_guest(disks=("4G,bus=virtio",))
+        runtime.leave(0)
+        since = console.position()
+        console.send(f"grow {GROWN_MIB}")
+        shown = wait_until(lambda: vm.do("show")["paused_for"], 60, "the guest to stand for want of space")
+        assert f"no space left for {runtime.folder}/" in shown["message"], shown
+        runtime.make_room()
+        until_it_runs(vm, 12)
+        ends_growing(console, since)
+
+
 def claim_sync_that_fails_is_an_error_to_the_guest_and_stays_one(home):
     """A file system on storage that has promised more than it has: writes go to memory, and are lost on their way."""
-    with small_memory_disk(home.dir / "thin", 64) as storage, \
+    with small_memory_disk(home, home.dir / "thin", 64) as storage, \
             small_disk(home, home.dir / "promised", 256, kind="ext2", backing=storage.folder) as disk:
         base = disk.folder / "base.vhd"
         home.bough("disk", "create", base, "--size", "96M")

@@ -70,19 +70,15 @@ class SmallDisk:
             self.ballast.unlink()
 
 
-@contextlib.contextmanager
-def small_disk(home, folder, mib, kind="ext4", backing=None):
-    """mib MiB mounted on a folder of the home; the home's machines are ended before it goes. backing: where its image lies."""
+def _prepare(folder):
     if os.geteuid() != 0:
         raise Skip("mounting needs root")
     _own_namespace()
-    folder = Path(folder)
-    folder.mkdir(exist_ok=True)
-    image = Path(backing or home.dir, f"{folder.name}.img")
-    with open(image, "wb") as stream:
-        stream.truncate(mib * MIB)
-    subprocess.run([sbin("mke2fs"), "-q", "-t", kind, "-F", "-m", "0", str(image)], check=True)
-    _mount("-o", "loop", image, folder)
+    Path(folder).mkdir(exist_ok=True)
+
+
+@contextlib.contextmanager
+def _mounted(home, folder):
     try:
         yield SmallDisk(folder)
     finally:
@@ -90,18 +86,26 @@ def small_disk(home, folder, mib, kind="ext4", backing=None):
             home.end_machines()
         finally:
             _unmount(folder)
-            image.unlink()
 
 
 @contextlib.contextmanager
-def small_memory_disk(folder, mib):
-    """The same in memory, for what can be lost."""
-    if os.geteuid() != 0:
-        raise Skip("mounting needs root")
-    _own_namespace()
-    Path(folder).mkdir(exist_ok=True)
-    _mount("-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", folder)
-    try:
-        yield SmallDisk(folder)
-    finally:
-        _unmount(folder)
+def small_disk(home, folder, mib, kind="ext4", backing=None):
+    """mib MiB mounted on a folder of the home; the home's machines are ended before it goes. backing: where its image lies."""
+    _prepare(folder)
+    image = Path(backing or home.dir, f"{Path(folder).name}.img")
+    with open(image, "wb") as stream:
+        stream.truncate(mib * MIB)
+    subprocess.run([sbin("mke2fs"), "-q", "-t", kind, "-F", "-m", "0", str(image)], check=True)
+    _mount("-o", "loop", image, folder)
+    with _mounted(home, folder) as disk:
+        yield disk
+    image.unlink()
+
+
+@contextlib.contextmanager
+def small_memory_disk(home, folder, mib):
+    """The same in memory."""
+    _prepare(folder)
+    _mount("-t", "tmpfs", "-o", f"size={mib}m,mode=0700", "tmpfs", folder)
+    with _mounted(home, folder) as disk:
+        yield disk
