@@ -15,8 +15,14 @@ enum { TAG_HOLE = 1, TAG_LAYER = 2, TAG_RUNS = 3, TAG_MASK = 3 };
 
 #define WORDS (MAP_BLOCK_SECTORS / 64)
 
+/* A list of runs begins with where to look: for each stretch of the map block the run that its first sector is in. With
+ * runs all over the block a search by halves alone would be a miss of the processor's cache for each step. */
+#define BUCKET_SECTORS 64U
+#define BUCKETS        (MAP_BLOCK_SECTORS / BUCKET_SECTORS)
+
 struct run_list {
     uint32_t count;
+    uint16_t buckets[BUCKETS + 1]; /* the last one: the last run */
     struct map_run runs[];
 };
 
@@ -247,6 +253,18 @@ static uint32_t build_runs(struct map_scratch *scratch, uint32_t sectors)
     return count;
 }
 
+static void fill_buckets(struct run_list *list)
+{
+    uint32_t run = 0;
+
+    for (uint32_t bucket = 0; bucket < BUCKETS; bucket++) {
+        while (run + 1 < list->count && list->runs[run + 1].first <= bucket * BUCKET_SECTORS)
+            run++;
+        list->buckets[bucket] = (uint16_t)run;
+    }
+    list->buckets[BUCKETS] = (uint16_t)(list->count - 1);
+}
+
 static bool store_runs(struct map *map, uint32_t map_block, uint32_t count, struct err *err)
 {
     const struct map_run *runs = map->scratch->runs;
@@ -262,6 +280,7 @@ static bool store_runs(struct map *map, uint32_t map_block, uint32_t count, stru
         return err_oom(err);
     list->count = count;
     memcpy(list->runs, runs, count * sizeof *runs);
+    fill_buckets(list);
     map->runs_bytes += list_bytes(count);
     map->entries[map_block] = (uint64_t)(uintptr_t)list + TAG_RUNS;
     return true;
@@ -309,7 +328,8 @@ static bool make_entry(struct map *map, const struct index *index, struct layer 
 static void find_run(const struct run_list *list, struct layer *const *layers, uint32_t sector,
                      uint64_t limit, struct map_extent *ret_extent)
 {
-    uint32_t low = 0, high = list->count; /* the run is at low or above, below high */
+    uint32_t bucket = sector / BUCKET_SECTORS;
+    uint32_t low = list->buckets[bucket], high = list->buckets[bucket + 1] + 1U; /* at low or above, below high */
 
     while (high - low > 1) {
         uint32_t middle = (low + high) / 2;

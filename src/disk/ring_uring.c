@@ -30,6 +30,7 @@ struct uring {
     struct ring ring;
     struct io_uring kernel;
     unsigned turns_alone, reads_at_once;
+    unsigned urgent; /* of what waits to be handed over: all but what waits for others itself */
     unsigned file_operations; /* under way in the kernel */
     struct ring_op *lone_write; /* asked for, not yet handed over: no other operation on a file is under way */
     int64_t no_writes_until_ns;
@@ -165,6 +166,7 @@ static void op_hand_over(struct uring *uring, struct ring_op *op)
     if (ends_at_once(uring, op))
         return;
     uring->file_operations += is_file_operation(op);
+    uring->urgent += op->kind != RING_RECV && op->kind != RING_POLL;
     struct io_uring_sqe *sqe = sqe_get(uring);
     /* The kernel counts in 32 bits, and moves at most 2 GiB at once: what is left follows by
      * ring_step_ended(). */
@@ -263,9 +265,10 @@ static bool uring_wait(struct ring *ring, bool block, struct err *err)
 
     uring->reads_at_once = 0;
     lone_write_hand_over(uring, /* is_alone= */ true);
-    if (ring->ended.first && io_uring_sq_ready(&uring->kernel) == 0 && uring->turns_alone++ < MAX_TURNS_ALONE)
+    /* A request that was done at once is answered before the next one is waited for. */
+    if (ring->ended.first && uring->urgent == 0 && uring->turns_alone++ < MAX_TURNS_ALONE)
         return true;
-    uring->turns_alone = 0;
+    uring->turns_alone = uring->urgent = 0;
     int result =
         block && !ring->ended.first ? io_uring_submit_and_wait(&uring->kernel, 1) : io_uring_submit_and_get_events(&uring->kernel);
 
