@@ -26,7 +26,8 @@ static int real_open(const struct io *io, const char *path, unsigned flags, stru
     if (!S_ISREG(st.st_mode))
         return S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
     /* Left on, an older kernel's io_uring would end reads with EAGAIN on block devices that cannot do without waiting. */
-    if (fcntl(fd, F_SETFL, 0) != 0)
+    /* And reading is nothing that an image remembers, where we may say so: a long read of a deep chain touches many. */
+    if (fcntl(fd, F_SETFL, O_NOATIME) != 0 && fcntl(fd, F_SETFL, 0) != 0)
         return errno;
     struct io_file *file = calloc(1, sizeof *file);
     char *copy = strdup(path);
