@@ -130,7 +130,7 @@ static bool value_text(struct xml_at at, const char *path, enum xml_need need, c
 
 bool xml_string(struct xml_at at, const char *path, enum xml_need need, char **ret_text, struct err *err)
 {
-    char *text;
+    char *text = NULL;
 
     if (!value_text(at, path, need, "string", &text, err))
         return false;
