@@ -107,7 +107,8 @@ class Held:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"page_hold: exit {self._process.wait()}")
-        say(f"chains: {int(line) >> 20} MiB of them are held in the page cache")
+        held_bytes, held_files = map(int, line.split())
+        say(f"chains: {held_bytes >> 20} MiB, {held_files} of {len(files)} files, are held in the page cache")
 
     def __enter__(self):
         return self

@@ -2,8 +2,9 @@
  * does:
  *
  *   page_hold FILE...    maps all that is written in the files (holes and reserved space are not), locked in
- * memory where that is allowed; prints how many bytes, and ends when its standard input does. More than a
- *                        third of the machine's memory is refused */
+ * memory where that is allowed; prints how many bytes of how many files, and ends when its standard
+ *                        input does. What is more than a third of the machine's memory, or more mappings than
+ * a process may have, is left */
 #include "auto.h"
 
 #include <errno.h>
@@ -67,13 +68,14 @@ int main(int argc, char **argv)
 {
     uint64_t held_bytes = 0;
 
-    for (int i = 1; i < argc; i++) {
-        if (!file_hold(argv[i], &held_bytes)) {
-            fprintf(stderr, "page_hold: %s: %s\n", argv[i], strerror(errno));
-            return 1;
-        }
+    int files = 0;
+    while (files < argc - 1 && file_hold(argv[files + 1], &held_bytes))
+        files++;
+    if (files < argc - 1 && errno != ENOMEM && errno != EFBIG) {
+        fprintf(stderr, "page_hold: %s: %s\n", argv[files + 1], strerror(errno));
+        return 1;
     }
-    printf("%llu\n", (unsigned long long)held_bytes);
+    printf("%llu %d\n", (unsigned long long)held_bytes, files);
     fflush(stdout);
     while (getchar() != EOF)
         continue;
