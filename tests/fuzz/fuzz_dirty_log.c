@@ -72,7 +72,6 @@ static size_t make_log(const struct vhd *vhd, const uint8_t *data, size_t size, 
         memcpy(header.magic, DIRTY_MAGIC, sizeof header.magic);
         check(dirty_boot_id(header.boot_id, &err));
         memcpy(header.image_id, vhd->footer.id, VHD_ID_SIZE);
-        snprintf(header.image_path, sizeof header.image_path, "%s", TOP);
     }
     if (data[0] & SIZES) {
         header.bat_bytes = bat_bytes;
