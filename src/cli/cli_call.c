@@ -16,7 +16,7 @@ bool call_operation(const char *vm_name, const char *operation, json_t *argument
 
     cli_progress_begin(&progress, operation, /* is_own_work= */ false);
     bool done = client_call(vm_name, operation, arguments, &progress.progress, ret_value, err);
-    cli_progress_end(&progress);
+    cli_progress_end(&progress, done);
     return done;
 }
 

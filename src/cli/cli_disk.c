@@ -28,7 +28,7 @@ static bool work(const struct disk_verb *verb, void *args, char **operands, json
 
     cli_progress_begin(&progress, cli_command()->name, /* is_own_work= */ true);
     bool ok = verb->work(args, operands, &progress.progress, ret_answer, err);
-    cli_progress_end(&progress);
+    cli_progress_end(&progress, ok && verb->changes);
     return ok && (verb->tell || *ret_answer || err_oom(err));
 }
 
@@ -44,7 +44,8 @@ int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *arg
     if (verb->check && (status = verb->check(args, operands.items)) != 0)
         return status;
     /* An operand is an image, or is not there. */
-    if (!settle_images((const char *const *)operands.items, (size_t)operands.count, &err) || !work(verb, args, operands.items, &answer, &err))
+    if (!settle_images((const char *const *)operands.items, (size_t)operands.count, &err) ||
+        !work(verb, args, operands.items, &answer, &err))
         return cli_fail(operands.items[0], &err);
     if (verb->tell)
         return verb->tell(args);

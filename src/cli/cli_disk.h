@@ -22,11 +22,13 @@ int cmd_disk_repair(int argc, char **argv);
 int cmd_disk_resize(int argc, char **argv);
 int cmd_disk_serve(int argc, char **argv);
 
-/* What all of them but `serve` are: a command line, work with a bar that Ctrl-C and SIGTERM cancel, and an answer,
- * as JSON or for people. */
+/* What all of them but `serve` are: a command line, work with a bar that Ctrl-C and SIGTERM cancel, and an
+ * answer, as JSON or for people. */
 struct disk_verb {
     const struct cli_syntax *syntax;
-    /* What the table of options cannot tell to be wrong: 0, or the status of cli_usage_error(). May be NULL. */
+    bool changes; /* files, so that what comes behind the work is not broken off */
+    /* What the table of options cannot tell to be wrong: 0, or the status of cli_usage_error(). May be NULL.
+     */
     int (*check)(void *args, char **operands);
     /* *ret_answer: a new reference, NULL when out of memory. Where tell is given none is wanted. */
     bool (*work)(void *args, char **operands, const struct progress *progress, json_t **ret_answer,
@@ -34,17 +36,18 @@ struct disk_verb {
     int (*print)(const json_t *answer); /* for people; 0, or the exit status of cli_fail() */
     /* The exit status that the answer itself stands for. NULL: 0. */
     int (*status)(const json_t *answer);
-    /* Instead of print and JSON, for what is too large to be a value: prints what work left in args, and returns the
-     * exit status. */
+    /* Instead of print and JSON, for what is too large to be a value: prints what work left in args, and
+     * returns the exit status. */
     int (*tell)(void *args);
 };
 
-/* args: the verb's own struct with its defaults; json: its member for --json. Returns the exit status. Messages name
- * the first operand. */
+/* args: the verb's own struct with its defaults; json: its member for --json. Returns the exit status.
+ * Messages name the first operand. */
 int disk_verb_run(const struct disk_verb *verb, int argc, char **argv, void *args, const bool *json);
 
 /* --- pieces of the verbs --- */
-/* What servers or workers that were killed had answered comes to its place in these images and their parents. */
+/* What servers or workers that were killed had answered comes to its place in these images and their parents.
+ */
 bool settle_images(const char *const *paths, size_t count, struct err *err) MUST_CHECK;
 /* Where dirty logs are kept (disk.h); owned. NULL: this user has no such place here. */
 char *dirty_dir(void);

@@ -102,10 +102,12 @@ void cli_progress_begin(struct cli_progress *self, const char *operation, bool i
     signals_catch(self);
 }
 
-void cli_progress_end(struct cli_progress *self)
+void cli_progress_end(struct cli_progress *self, bool changed)
 {
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
     for (size_t i = 0; i < self->signal_count; i++)
-        sigaction(SIGNALS[i], &self->old_actions[i], NULL);
+        sigaction(SIGNALS[i], changed ? &ignore : &self->old_actions[i], NULL);
     if (self->drawn) {
         fputs("\r\033[K", stderr);
         fflush(stderr);

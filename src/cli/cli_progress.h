@@ -21,7 +21,9 @@ struct cli_progress {
 
 /* From now on the first Ctrl-C makes progress.cancelled() true and says so; the second ends this command at
  * once (a worker goes on and still cancels). Where the work is this process's own, the signals by which
- * others end it, SIGTERM and SIGHUP, do the same. Only one at a time in the process; end it before printing
- * the result. */
+ * others end it, SIGTERM and SIGHUP, do the same. Only one in the process. */
 void cli_progress_begin(struct cli_progress *self, const char *operation, bool is_own_work);
-void cli_progress_end(struct cli_progress *self);
+/* Before the result is printed. changed: the work succeeded and cannot be undone any more, so those signals
+ * are ignored from now on: the exit status must not say that it was broken off. Otherwise they end the
+ * command. */
+void cli_progress_end(struct cli_progress *self, bool changed);

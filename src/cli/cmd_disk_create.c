@@ -80,7 +80,8 @@ static int print(const json_t *answer)
 
 int cmd_disk_create(int argc, char **argv)
 {
-    static const struct disk_verb VERB = {.syntax = &SYNTAX, .check = check, .work = work, .print = print};
+    static const struct disk_verb VERB = {
+        .syntax = &SYNTAX, .changes = true, .check = check, .work = work, .print = print};
     struct args args = {0};
 
     return disk_verb_run(&VERB, argc, argv, &args, &args.json);

@@ -33,12 +33,12 @@ static bool work(void *values, char **operands, const struct progress *progress,
                  struct err *err)
 {
     const struct args *args = values;
-    const struct disk_merge_options options = {.into_base = args->into_base,
-                                               .children = args->children.items,
-                                               .child_count = args->children.count};
+    const struct disk_merge_options options = {
+        .into_base = args->into_base, .children = args->children.items, .child_count = args->children.count};
     struct disk_merge_result result;
 
-    if (!settle_images(args->children.items, args->children.count, err) || !disk_merge(&io_real, operands[0], &options, progress, &result, err))
+    if (!settle_images(args->children.items, args->children.count, err) ||
+        !disk_merge(&io_real, operands[0], &options, progress, &result, err))
         return false;
     *ret_answer = answer_of(operands[0], args, &result);
     free(result.parent_path);
@@ -65,7 +65,7 @@ static int print(const json_t *answer)
 
 int cmd_disk_merge(int argc, char **argv)
 {
-    static const struct disk_verb VERB = {.syntax = &SYNTAX, .work = work, .print = print};
+    static const struct disk_verb VERB = {.syntax = &SYNTAX, .changes = true, .work = work, .print = print};
     struct args args = {0};
 
     return disk_verb_run(&VERB, argc, argv, &args, &args.json);

@@ -37,7 +37,7 @@ static int print(const json_t *answer)
 
 int cmd_disk_reconnect(int argc, char **argv)
 {
-    static const struct disk_verb VERB = {.syntax = &SYNTAX, .work = work, .print = print};
+    static const struct disk_verb VERB = {.syntax = &SYNTAX, .changes = true, .work = work, .print = print};
     struct args args = {0};
 
     return disk_verb_run(&VERB, argc, argv, &args, &args.json);

@@ -57,7 +57,8 @@ static int status(const json_t *answer)
 
 int cmd_disk_repair(int argc, char **argv)
 {
-    static const struct disk_verb VERB = {.syntax = &SYNTAX, .work = work, .print = print, .status = status};
+    static const struct disk_verb VERB = {
+        .syntax = &SYNTAX, .changes = true, .work = work, .print = print, .status = status};
     struct args args = {0};
 
     return disk_verb_run(&VERB, argc, argv, &args, &args.json);
