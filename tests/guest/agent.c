@@ -6,6 +6,7 @@
  *
  *   T NONCE MEMORY DISK      a step; NONCE is random and lives only in memory; MEMORY and DISK must be equal
  *   E TEXT                   something that must not be: the test fails
+ *   B COUNT                  of the command `beat`
  *   R TEXT                   the answer to a command; `run` gives `| OUTPUT` lines and `R exit STATUS`
  *
  * The counter's file is a ring of 4 KiB records, record N % RING_RECORDS holding N, so that a disk newer than
@@ -61,6 +62,7 @@ static size_t area_words;
 static pid_t jobs[MAX_JOBS];
 static uint64_t *churn_rounds; /* of each job, shared with it; 0 for one that does not churn */
 static uint64_t *grown_pages;  /* of /disk/grown that are durable, shared with the job */
+static uint64_t *job_done;     /* by each job, shared with it: pages of `dirty`, bytes of `write` */
 static char device[64] = "";
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -265,6 +267,7 @@ static void make_memory(void)
         _exit(1);
     }
     grown_pages = churn_rounds + MAX_JOBS;
+    job_done = grown_pages + 1;
 }
 
 static void start_up(void)
@@ -420,7 +423,7 @@ static void job_start(void (*work)(unsigned long), unsigned long argument)
     for (size_t i = 0; i < MAX_JOBS; i++) {
         if (jobs[i] != 0)
             continue;
-        churn_rounds[i] = 0;
+        churn_rounds[i] = job_done[i] = 0;
         jobs[i] = fork();
         if (jobs[i] == 0) {
             job = i;
@@ -457,8 +460,39 @@ static void work_dirty(unsigned long mib_per_second)
         return;
     for (uint64_t page = 0, start = now_ms();; page++) {
         own[page * 512 % words] = mix(&seed);
+        job_done[job] = page + 1;
         while (page / 256 > (now_ms() - start) * mib_per_second / 1000)
             usleep(1000);
+    }
+}
+
+/* Overwrites a file, past the page cache, so fast at most. */
+static void work_write(unsigned long mb_per_second)
+{
+    static uint64_t words[MIB / 8] __attribute__((aligned(4096)));
+    uint64_t seed = fresh_random(), start = now_ms();
+    int fd = open("/disk/written", O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0644);
+    for (size_t i = 0; i < MIB / 8; i++)
+        words[i] = mix(&seed);
+    for (uint64_t *done = &job_done[job];; *done += MIB) {
+        if (pwrite(fd, words, MIB, (off_t)(*done % (128 * MIB))) != (ssize_t)MIB) {
+            say("E write: %s", strerror(errno));
+            return;
+        }
+        while (*done / 1000 > (now_ms() - start) * mb_per_second)
+            usleep(1000);
+    }
+}
+
+/* Lines and nothing else: from outside they show when the guest stood still. */
+static void work_beat(unsigned long ms)
+{
+    uint64_t next = now_ms();
+    for (uint64_t count = 1;; count++) {
+        say("B %" PRIu64, count);
+        next += ms;
+        for (uint64_t now = now_ms(); now < next; now = now_ms())
+            usleep((useconds_t)(next - now) * 1000);
     }
 }
 
@@ -551,7 +585,8 @@ static uint64_t grown_word(uint64_t page)
     return (page + 1) * 0x9e3779b97f4a7c15U;
 }
 
-/* Writes a file that grows, past the page cache. What is synced is counted, and nobody but the disk has it. */
+/* Writes a file that grows, past the page cache. What is synced is counted, and nobody but the disk has it.
+ */
 static void work_grow(unsigned long mib)
 {
     static uint64_t words[GROW_PAGES * 512] __attribute__((aligned(4096)));
@@ -598,17 +633,9 @@ static void do_grown(const char *arguments)
     say("R grown %" PRIu64, pages);
 }
 
-static void do_dirty(const char *arguments)
+static void do_done(const char *arguments)
 {
-    job_start(work_dirty, strtoul(arguments, NULL, 0));
-}
-static void do_churn(const char *arguments)
-{
-    job_start(work_churn, strtoul(arguments, NULL, 0));
-}
-static void do_files(const char *arguments)
-{
-    job_start(work_files, strtoul(arguments, NULL, 0));
+    say("R done %" PRIu64, ((volatile uint64_t *)job_done)[strtoul(arguments, NULL, 0) % MAX_JOBS]);
 }
 static void do_hash(const char *arguments)
 {
@@ -669,24 +696,29 @@ static void do_help(const char *arguments);
 static const struct {
     const char *name;
     void (*action)(const char *arguments);
+    void (*work)(unsigned long); /* of a job, where there is no action */
     const char *help;
 } commands[] = {
-    {"ping", do_ping, "TEXT: answers"},
-    {"step", do_step, "MS: time between steps, 0 for none"},
-    {"run", do_run, "COMMAND: a shell command and its output"},
-    {"sh", do_sh, "a shell; `exit` ends it"},
-    {"fill", do_fill, "MIB [SEED]: memory filled with random numbers"},
-    {"hash", do_hash, "hash of that memory"},
-    {"scribble", do_scribble, "writes all free memory"},
-    {"dirty", do_dirty, "MIB: dirties so much memory a second"},
-    {"churn", do_churn, "KIB: writes memory again and again, and looks whether it is what was written"},
-    {"churned", do_churned, "waits until all of that has been looked at"},
-    {"files", do_files, "MS: makes and removes files, a pause between each"},
-    {"grow", do_grow, "MIB: writes and syncs a growing file"},
-    {"grown", do_grown, "reads it back, as far as it is synced"},
-    {"idle", do_idle, "ends dirty, churn, files and grow"},
-    {"poweroff", do_poweroff, "ends the guest"},
-    {"help", do_help, "these lines"},
+    {"ping", do_ping, NULL, "TEXT: answers"},
+    {"step", do_step, NULL, "MS: time between steps, 0 for none"},
+    {"run", do_run, NULL, "COMMAND: a shell command and its output"},
+    {"sh", do_sh, NULL, "a shell; `exit` ends it"},
+    {"fill", do_fill, NULL, "MIB [SEED]: memory filled with random numbers"},
+    {"hash", do_hash, NULL, "hash of that memory"},
+    {"scribble", do_scribble, NULL, "writes all free memory"},
+    {"dirty", NULL, work_dirty, "MIB: dirties so much memory a second"},
+    {"churn", NULL, work_churn,
+     "KIB: writes memory again and again, and looks whether it is what was written"},
+    {"churned", do_churned, NULL, "waits until all of that has been looked at"},
+    {"files", NULL, work_files, "MS: makes and removes files, a pause between each"},
+    {"grow", do_grow, NULL, "MIB: writes and syncs a growing file"},
+    {"grown", do_grown, NULL, "reads it back, as far as it is synced"},
+    {"write", NULL, work_write, "MB: overwrites a file, so fast at most in a second"},
+    {"beat", NULL, work_beat, "MS: a line `B COUNT` so often"},
+    {"done", do_done, NULL, "JOB: what `dirty` (pages) or `write` (bytes) has done"},
+    {"idle", do_idle, NULL, "ends the jobs: dirty, churn, files, grow, write, beat"},
+    {"poweroff", do_poweroff, NULL, "ends the guest"},
+    {"help", do_help, NULL, "these lines"},
 };
 
 static void do_help(const char *arguments)
@@ -703,7 +735,11 @@ static void obey(const char *line)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strlen(commands[i].name) != length || strncmp(commands[i].name, line, length) != 0)
             continue;
-        commands[i].action(line[length] == ' ' ? line + length + 1 : "");
+        const char *arguments = line[length] == ' ' ? line + length + 1 : "";
+        if (commands[i].action)
+            commands[i].action(arguments);
+        else
+            job_start(commands[i].work, strtoul(arguments, NULL, 0));
         return;
     }
     say("R unknown command: %s", line);
