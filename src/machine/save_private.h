@@ -1,0 +1,56 @@
+/* What the two ways to save share (save.c, save_background.c): the state of one save, and what QEMU says meanwhile. */
+#pragma once
+
+#include "machine_private.h"
+
+#define SAVE_LOOK_MS 20 /* between looks at failed() and cancelled() */
+#define SAVE_FD_NAME "bough-save"
+
+enum phase { PHASE_COPY, PHASE_INSTANT, PHASE_DONE };
+
+struct saving {
+    struct machine *machine;
+    const struct machine_save *save;
+    struct err *err;
+    bool was_running;
+    bool guest_stopped; /* by itself: I/O error, panic, watchdog */
+    int stream_fd;      /* until QEMU has it */
+    bool two_pauses;    /* TCG, and the guest ran */
+    bool held;          /* stopped by the save itself, and not yet set running */
+    bool stands;        /* by the last STOP or RESUME, or was_running */
+    bool rolled_back;   /* what failed left no trace */
+    bool read_running;  /* the bitmap of changed pages was, while the guest ran */
+    enum phase phase;
+    bool active, pre_switchover, completed, failed; /* what QEMU has said */
+    int64_t stop_us;                                /* of the last STOP; 0: none */
+    int64_t asked_stop_us;                          /* the last STOP whose reason was looked at */
+    int64_t begin_ms, second_pass_ms;
+    uint64_t passes;
+    size_t limit;    /* of pre-copy: how long the last copy may take */
+    json_t *foreign; /* events that are not ours: given back in the end */
+    size_t earlier;  /* the first of them are from before the save */
+};
+
+/* The way through: from the first command to "completed"; the guest stands or runs, as the way has it. On failure it is as it
+ * was, as far as QEMU allows. */
+bool save_precopy(struct saving *saving) MUST_CHECK;
+
+/* --- save_common.c --- */
+/* Waits for one event at most so long, and hears all that came. */
+bool saving_listen(struct saving *saving, int wait_ms) MUST_CHECK;
+/* Can QEMU save now? And does the guest run, which fills was_running. */
+bool saving_check_state(struct saving *saving) MUST_CHECK;
+/* Nothing that an earlier save left in the queue may be taken for news of this one. */
+bool saving_forget_earlier(struct saving *saving) MUST_CHECK;
+/* Gives the pipe to QEMU and closes it here. */
+bool saving_give_pipe(struct saving *saving) MUST_CHECK;
+/* False: no stream comes, the reader must see the end all the same. */
+bool saving_take_pipe_back(struct saving *saving);
+/* Lets QEMU begin; what is refused has the pipe taken back. */
+bool saving_migrate(struct saving *saving) MUST_CHECK;
+/* Stops the guest. One that has just stopped by itself is guest_stopped. */
+bool saving_hold(struct saving *saving) MUST_CHECK;
+/* False with *err if somebody is against going on: QEMU, the reader, the user. */
+bool saving_check_others(struct saving *saving) MUST_CHECK;
+/* False. What was begun is cancelled and the run state set right; the first error stays. */
+bool saving_roll_back(struct saving *saving);
