@@ -71,6 +71,7 @@ static int run(const char *line)
 
 static int setup(void **state)
 {
+    signal(SIGINT, SIG_DFL); /* as each command of a process of its own has it */
     (void)state;
     fake_reset();
     return 0;
@@ -384,6 +385,16 @@ static void first_interrupt_cancels_and_says_so(void **state)
     assert_ptr_equal(before.sa_handler, after.sa_handler);
 }
 
+static void an_interrupt_behind_the_work_does_not_belie_it(void **state)
+{
+    struct sigaction after;
+
+    (void)state;
+    assert_int_equal(run("snapshot web"), 0);
+    sigaction(SIGINT, NULL, &after);
+    assert_ptr_equal(after.sa_handler, SIG_IGN);
+}
+
 static void an_interrupt_of_one_call_does_not_cancel_the_next(void **state)
 {
     (void)state;
@@ -413,6 +424,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(delete_says_what_went_and_what_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(each_command_explains_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(first_interrupt_cancels_and_says_so, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_interrupt_behind_the_work_does_not_belie_it, setup, teardown),
         cmocka_unit_test_setup_teardown(an_interrupt_of_one_call_does_not_cancel_the_next, setup, teardown),
     };
 
