@@ -42,6 +42,14 @@ uint64_t view_memory_bytes(const struct tree *tree, const struct config *snapsho
     return path ? view_allocated_bytes(path) : 0;
 }
 
+json_t *view_thumbnail(const struct tree *tree, const struct config *snapshot)
+{
+    AUTO_FREE char *dir = tree_snapshot_dir(tree, &snapshot->snapshot);
+    AUTO_FREE char *path = dir ? tree_state_path(dir, &snapshot->snapshot, ".png") : NULL;
+
+    return path && io_exists(&io_real, path) ? json_from_text(path) : json_null();
+}
+
 json_t *view_guid(const struct guid *guid)
 {
     return guid_is_set(guid) ? json_string(guid->text) : json_null();

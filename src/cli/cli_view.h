@@ -15,6 +15,8 @@ char *view_state_text(const json_t *status);
 uint64_t view_allocated_bytes(const char *path);
 /* The allocated size of a snapshot's memory image; 0 if it has none. */
 uint64_t view_memory_bytes(const struct tree *tree, const struct config *snapshot);
+/* The picture of the screen beside a snapshot's memory; null if it has none. A new reference. */
+json_t *view_thumbnail(const struct tree *tree, const struct config *snapshot);
 /* null for an unset GUID. A new reference. */
 json_t *view_guid(const struct guid *guid);
 /* The paths of the hard disks, without optical drives. A new reference. */

@@ -21,8 +21,11 @@ static bool settings_get(const char *vm_name, const char *selector, json_t **ret
     if (selector && !tree_find(tree, selector, &config, err))
         return false;
     json_t *settings = view_settings(config);
-    if (!settings)
+    if (!settings ||
+        (config->is_snapshot && json_object_set_new(settings, "thumbnail", view_thumbnail(tree, config)) != 0)) {
+        json_decref(settings);
         return err_oom(err);
+    }
     *ret_settings = settings;
     *ret_created_ms = config->created_ms;
     return true;
@@ -49,6 +52,7 @@ int cmd_settings(int argc, char **argv)
     view_line("notes:", json_text(settings, "notes"));
     view_line("created:", time_local(created_ms, created));
     view_line("taken:", json_text(settings, "state_when_taken"));
+    view_line("thumbnail:", json_text(settings, "thumbnail"));
     view_settings_print(settings);
     return 0;
 }

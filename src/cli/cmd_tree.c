@@ -35,11 +35,12 @@ static json_t *snapshot_json(const struct tree *tree, const struct config *snaps
 {
     char created[32];
 
-    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:s, s:o, s:I}", "guid", snapshot->snapshot.text, "name",
+    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:s, s:o, s:I, s:o}", "guid", snapshot->snapshot.text, "name",
                      json_from_text(snapshot->name), "created", time_rfc3339(snapshot->created_ms, created),
                      "parent", view_guid(&snapshot->parent), "notes", json_from_text(snapshot->notes),
                      "state_when_taken", config_state_name(snapshot->state_when_taken), "disks",
-                     snapshot_disks(snapshot), "memory_bytes", (json_int_t)view_memory_bytes(tree, snapshot));
+                     snapshot_disks(snapshot), "memory_bytes", (json_int_t)view_memory_bytes(tree, snapshot),
+                     "thumbnail", view_thumbnail(tree, snapshot));
 }
 
 static int tree_print_json(const struct tree *tree, const json_t *status)

@@ -153,17 +153,6 @@ bool machine_power_button(struct machine *machine, struct err *err)
     return machine_execute(machine, "system_powerdown", NULL, -1, NULL, err);
 }
 
-bool machine_screenshot(struct machine *machine, const char *png_path, struct err *err)
-{
-    if (!machine->has_display)
-        return err_set(err, ERR_STATE, "the VM has no display");
-    AUTO_FREE char *path = path_absolute(png_path);
-    json_t *arguments = path ? json_pack("{s:s, s:s}", "filename", path, "format", "png") : NULL;
-    if (!arguments)
-        return err_set(err, ERR_INVALID, "%s: is no path that QEMU can be told", png_path);
-    return machine_execute(machine, "screendump", arguments, -1, NULL, err);
-}
-
 /* One forwarded port; the command exists only for people: an answer is a complaint. */
 static bool forward_add(struct machine *machine, size_t nic, const char *forward, struct err *err)
 {

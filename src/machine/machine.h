@@ -73,6 +73,10 @@ bool machine_continue(struct machine *machine, struct err *err) MUST_CHECK;
 bool machine_stop(struct machine *machine, struct err *err) MUST_CHECK;
 bool machine_power_button(struct machine *machine, struct err *err) MUST_CHECK; /* ACPI: the guest may shut down */
 bool machine_screenshot(struct machine *machine, const char *png_path, struct err *err) MUST_CHECK; /* ERR_STATE without display */
+/* The screen as QEMU writes it, a PPM (P6), into memory: *ret_fd (owned) is a file without a name of at most
+ * MACHINE_SCREEN_MAX_BYTES. Nothing in it is checked. ERR_STATE without display. */
+#define MACHINE_SCREEN_MAX_BYTES (64 << 20)
+bool machine_screen_read(struct machine *machine, int *ret_fd, struct err *err) MUST_CHECK;
 bool machine_take_host_resources(struct machine *machine, const struct config *config, struct err *err) MUST_CHECK;
 
 /* The name of a drive in QEMU, by its place: "virtio0". */

@@ -8,9 +8,9 @@
 
 static bool needs_machine(enum step_kind kind)
 {
-    return kind == STEP_PREPARE_TOPS || kind == STEP_SAVE_MEMORY || kind == STEP_FLUSH_SEALED ||
-           kind == STEP_START_TARGET || kind == STEP_STOP_PRESENT || kind == STEP_DROP_PRESENT ||
-           kind == STEP_RUN_TARGET;
+    return kind == STEP_PREPARE_TOPS || kind == STEP_SAVE_MEMORY || kind == STEP_SAVE_THUMBNAIL ||
+           kind == STEP_FLUSH_SEALED || kind == STEP_START_TARGET || kind == STEP_STOP_PRESENT ||
+           kind == STEP_DROP_PRESENT || kind == STEP_RUN_TARGET;
 }
 
 /* A commit of a plan that has another one behind it. */

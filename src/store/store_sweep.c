@@ -342,6 +342,7 @@ void sweep_plan(struct store *store, const struct plan *plan, size_t index)
         case STEP_SHARE_FILE:
         case STEP_COPY_FILE:
         case STEP_WRITE_CONFIG:
+        case STEP_SAVE_THUMBNAIL:
             sweep_made_file(store, step->path, "");
             break;
         case STEP_SAVE_MEMORY:

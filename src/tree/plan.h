@@ -23,6 +23,8 @@ enum step_kind {
     STEP_SAVE_MEMORY, /* guest memory to path.bin and path.vsv, with the id `memory` of the next step's config
                          that has one; the engines switch at the instant. from (NULL: none): the UEFI variables
                          as they are at that instant go beside path, named by `nvram` of the same config */
+    STEP_SAVE_THUMBNAIL, /* path: a small PNG of the screen as it was when STEP_SAVE_MEMORY's machine went on, durable. A picture that
+                            cannot be had is no failure: the file is then not there */
     STEP_FLUSH_SEALED, /* the sealed layers are durable */
     STEP_START_TARGET, /* a second machine from config, stopped, memory loaded from path.bin and path.vsv,
                           whose id is config's `memory` */
@@ -77,7 +79,8 @@ struct plan_snapshot {
 };
 
 /* Off: layers, snapshot's XML, one commit. Saved: the same, saved files shared into the snapshot. Running,
- * Paused: prepare, first commit (VM names the new tops; none without hard disks), save memory, flush sealed,
+ * Paused: prepare, first commit (VM names the new tops; none without hard disks), save memory, thumbnail (where there is
+ * a display: <SNAPGUID>.png, which no settings name), flush sealed,
  * snapshot's XML, second commit (listed). *ret_snapshot names the new snapshot. STEP_WRITE_CONFIG of the
  * snapshot's XML is found by its config's is_snapshot: the caller may fill pause_us in it between
  * STEP_SAVE_MEMORY and that step. */

@@ -22,6 +22,7 @@ const char *step_name(enum step_kind kind)
         [STEP_REMOVE_DIR] = "remove-dir",
         [STEP_PREPARE_TOPS] = "prepare-tops",
         [STEP_SAVE_MEMORY] = "save-memory",
+        [STEP_SAVE_THUMBNAIL] = "save-thumbnail",
         [STEP_FLUSH_SEALED] = "flush-sealed",
         [STEP_START_TARGET] = "start-target",
         [STEP_STOP_PRESENT] = "stop-present",

@@ -159,6 +159,8 @@ static void plan_live(struct build *build, enum plan_machine machine, const stru
     } else {
         build_fail(build);
     }
+    if (snapshot->display != DISPLAY_NONE)
+        build_step(build, STEP_SAVE_THUMBNAIL, dir ? tree_state_path(dir, &snapshot->snapshot, ".png") : NULL);
     if (has_disks)
         build_plain(build, STEP_FLUSH_SEALED, STATE_OFF);
     build_step(build, STEP_SYNC_DIR, dir ? strdup(dir) : NULL);

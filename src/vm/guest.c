@@ -421,6 +421,8 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
         ram_save_abandon(context.ram);
         return false;
     }
+    if (save->went_on)
+        save->went_on(save->context);
     if (!ram_save_finish(context.ram, &saved.ram, err))
         return save->stay_stopped ? err_prefix(err, "the paused VM must be resumed before it can be saved again, "
                                                     "because QEMU had finished")

@@ -74,6 +74,9 @@ struct guest_save {
     const char *nvram;       /* UEFI variables to copy at the instant; NULL: none */
     const char *nvram_copy;  /* where to; must not exist */
     const struct progress *progress;
+    /* Called as soon as QEMU's part is done: what runs goes on again, the files are not durable yet. NULL: nobody is. */
+    void (*went_on)(void *context);
+    void *context;
 };
 struct guest_saved {
     struct machine_save_result machine;

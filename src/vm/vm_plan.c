@@ -3,15 +3,19 @@
 
 #include "auto.h"
 #include "log.h"
+#include "thumbnail.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct plan_context {
     struct vm *vm;
     struct vm_plan_run *run;
     bool present_stopped; /* by us: it goes on if the plan fails */
+    bool wants_screen;    /* a later step saves a thumbnail */
+    int screen_fd;        /* owned; -1: none, or not yet */
 };
 
 static struct guid fresh_guid(void *context)
@@ -38,6 +42,39 @@ static bool present_runs(struct vm *vm, bool *ret_runs, struct err *err)
     return guest_runs(vm->present, run_state, ret_runs, err);
 }
 
+/* As near to the instant as can be without being part of the guest's pause, or of what it waits for. */
+static void screen_take(void *opaque)
+{
+    struct plan_context *context = opaque;
+    struct err err;
+
+    if (context->wants_screen && !machine_screen_read(context->vm->present->machine, &context->screen_fd, &err))
+        log_warning("the snapshot gets no thumbnail: %s", err.text);
+}
+
+static void save_thumbnail(struct plan_context *context, const struct step *step)
+{
+    AUTO_FD int fd = TAKE_FD(context->screen_fd);
+    struct err err;
+
+    if (fd >= 0 && !thumbnail_write(fd, step->path, &err))
+        log_warning("the snapshot gets no thumbnail: %s", err.text);
+}
+
+static bool saves_thumbnail(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->step_count; i++)
+        if (plan->steps[i].kind == STEP_SAVE_THUMBNAIL)
+            return true;
+    return false;
+}
+
+static void plan_context_done(struct plan_context *context)
+{
+    if (context->screen_fd >= 0)
+        close(context->screen_fd);
+}
+
 static bool save_memory(struct plan_context *context, struct plan *plan, size_t index, struct err *err)
 {
     const struct step *step = &plan->steps[index];
@@ -60,6 +97,8 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
         .memory_id = naming->memory,
         .stay_stopped = !runs || step->state != STATE_RUNNING,
         .progress = context->run->progress,
+        .went_on = screen_take,
+        .context = context,
     };
     context->present_stopped |= runs && save.stay_stopped;
     if (!guest_save(vm->present, &save, &context->run->saved, err))
@@ -149,6 +188,9 @@ static bool machine_step(void *opaque, struct plan *plan, size_t index, struct e
         return guest_prepare_tops(vm->present, step->config, err);
     case STEP_SAVE_MEMORY:
         return save_memory(context, plan, index, err);
+    case STEP_SAVE_THUMBNAIL:
+        save_thumbnail(context, step);
+        return true;
     case STEP_FLUSH_SEALED:
         return guest_flush(vm->present, err);
     case STEP_START_TARGET:
@@ -220,7 +262,8 @@ static bool tops_are_unused(void *opaque)
 
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)
 {
-    struct plan_context context = {.vm = vm, .run = run};
+    AUTO(plan_context_done) struct plan_context context = {
+        .vm = vm, .run = run, .wants_screen = saves_thumbnail(plan), .screen_fd = -1};
     struct store_machine machine = {
         .step = machine_step, .abort = machine_abort, .may_go_back = tops_are_unused, .context = &context};
 

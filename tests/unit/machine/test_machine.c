@@ -8,6 +8,7 @@
 
 #include "clock.h"
 #include "machine_private.h"
+#include "real_machine.h"
 #include "scratch.h"
 
 #include <arpa/inet.h>
@@ -24,78 +25,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
-
-#define MEMORY_BYTES (32U << 20)
-
-static struct qemu qemu;
-static struct config config;
-static struct machine_launch launch;
-static struct err err;
-
-/* What was started, so that a test that fails leaves no process. */
-static int started[16]; /* pidfds of our own */
-static size_t started_count;
-
-static void process_end(int pidfd)
-{
-    struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
-    pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-    assert_int_equal(poll(&poll_fd, 1, 20000), 1);
-}
-
-static int processes_end(void **state)
-{
-    (void)state;
-    for (; started_count > 0; started_count--) {
-        process_end(started[started_count - 1]);
-        close(started[started_count - 1]);
-    }
-    return 0;
-}
-
-static int settings_make(void **state)
-{
-    static char *machine_type, dir[128];
-    (void)state;
-    err = ERR_INIT;
-    free(machine_type);
-    machine_type = NULL;
-    if (!qemu_default_machine(&qemu, 1, &machine_type, &err))
-        return -1;
-    config = (struct config){.name = (char *)"a, \"b\"",
-                             .generation = 1,
-                             .memory_bytes = MEMORY_BYTES,
-                             .cpus = 2,
-                             .machine = machine_type,
-                             .cpu_model = (char *)"qemu64"};
-    snprintf(dir, sizeof(dir), "%s/run, \"1'", scratch);
-    strcpy(config.guid.text, "0F0E0D0C-0B0A-4908-8706-050403020100");
-    launch = (struct machine_launch){
-        .qemu = &qemu, .config = &config, .accel = ACCEL_TCG, .dir = dir, .alive_fd = -1};
-    return 0;
-}
-
-static struct machine *start(void)
-{
-    struct machine *machine = NULL;
-    mkdir(launch.dir, 0700);
-    if (!machine_start(&launch, &machine, &err))
-        fail_msg("%s", err.text);
-    started[started_count++] = fcntl(machine_pidfd(machine), F_DUPFD_CLOEXEC, 0);
-    return machine;
-}
-
-static struct machine *start_running(void)
-{
-    struct machine *machine = start();
-    assert_true(machine_continue(machine, &err));
-    json_t *resume = NULL;
-    assert_true(qmp_next_event(machine_qmp(machine), 1000, &resume, &err));
-    assert_string_equal(qmp_event_name(resume, NULL), "RESUME");
-    json_decref(resume);
-    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
-    return machine;
-}
 
 static const char *run_state(struct machine *machine)
 {
@@ -680,28 +609,6 @@ static void only_a_waiting_machine_loads(void **state)
 
 /* --- screen, ports --- */
 
-static void a_screenshot_is_a_png(void **state)
-{
-    (void)state;
-    struct machine *machine = start();
-    assert_false(machine_screenshot(machine, scratch_path("a.png"), &err));
-    assert_int_equal(err.code, ERR_STATE);
-    machine_kill(machine);
-    config.display = DISPLAY_VNC;
-    machine = start_running();
-    if (!machine_screenshot(machine, scratch_path("a, b.png"), &err))
-        fail_msg("%s", err.text);
-    char *picture = scratch_read("a, b.png");
-    assert_memory_equal(picture, "\x89PNG\r\n\x1a\n", 8);
-    free(picture);
-    struct stat status;
-    char *socket_name = NULL;
-    assert_true(asprintf(&socket_name, "%s/vnc.sock", launch.dir) > 0);
-    assert_int_equal(stat(socket_name, &status), 0);
-    free(socket_name);
-    machine_kill(machine);
-}
-
 /* A port nobody has, and whether somebody listens on it. */
 static unsigned free_port(void)
 {
@@ -750,14 +657,6 @@ static void held_back_ports_are_taken_when_they_are_free(void **state)
     machine_kill(target);
 }
 
-static int find_qemu(void **state)
-{
-    if (scratch_make(state) != 0 || mkdir(scratch_path("cache"), 0700) != 0)
-        return -1;
-    setenv("BOUGH_RUNTIME", scratch_path("cache"), 1);
-    return qemu_find(&qemu, &err) ? 0 : -1;
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, settings_make, processes_end)
@@ -789,7 +688,6 @@ int main(void)
         TEST(a_stream_of_another_machine_is_refused),
         TEST(a_stream_cut_off_anywhere_is_refused),
         TEST(only_a_waiting_machine_loads),
-        TEST(a_screenshot_is_a_png),
         TEST(held_back_ports_are_taken_when_they_are_free),
     };
     if (!qemu_find(&qemu, &err)) {

@@ -103,6 +103,7 @@ static inline bool place_create(const struct place *place, struct err *err)
     AUTO_CONFIG struct config *vm = sample_vm(place->vm_dir);
     char *dir = NULL;
 
+    vm->display = DISPLAY_VNC;
     if (place->with_nvram) {
         vm->generation = 2;
         vm->disks[0].bus = BUS_SCSI;
@@ -200,12 +201,24 @@ static inline bool place_may_go_back(void *context)
     return ((const struct place *)context)->machine_refuses;
 }
 
+/* A picture that cannot be had is no failure. */
+static inline bool place_thumbnail(const struct place *place, const char *path)
+{
+    struct err ignored;
+    bool renamed;
+
+    (void)!file_replace(place->io, path, PLACE_MEMORY_FILE, strlen(PLACE_MEMORY_FILE), &renamed, &ignored);
+    return true;
+}
+
 /* A machine that leaves something as its memory, or has no space for it. */
 static inline bool place_machine_step(void *context, struct plan *plan, size_t index, struct err *err)
 {
     const struct place *place = context;
     const struct step *step = &plan->steps[index];
 
+    if (step->kind == STEP_SAVE_THUMBNAIL)
+        return place_thumbnail(place, step->path);
     if (step->kind != STEP_SAVE_MEMORY)
         return true;
     if (place->machine_refuses)

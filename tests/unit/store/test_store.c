@@ -413,6 +413,8 @@ static void recovery_takes_our_garbage_and_nothing_else(void **state)
         "Snapshots/00000001-0000-4000-8000-000000000001.xml",
         "Snapshots/00000001-0000-4000-8000-000000000001.xml.tmp~",
         "Snapshots/00000002-0000-4000-8000-000000000002/00000002-0000-4000-8000-000000000002.bin",
+        "Snapshots/00000002-0000-4000-8000-000000000002/00000002-0000-4000-8000-000000000002.png",
+        "Snapshots/00000002-0000-4000-8000-000000000002/00000002-0000-4000-8000-000000000002.png.tmp~",
         "Snapshots/" SAMPLE_VM "/web_00000001-0000-4000-8000-000000000001.avhd",
     };
     static const char *const FOREIGN[] = {

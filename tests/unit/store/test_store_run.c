@@ -24,6 +24,8 @@ static bool script_step(void *context, struct plan *plan, size_t index, struct e
     const struct step *step = &plan->steps[index];
 
     buf_printf(script->log, "%s ", step_name(step->kind));
+    if (step->kind == STEP_SAVE_THUMBNAIL)
+        place_write(script->place, step->path, PLACE_MEMORY_FILE);
     if ((int)step->kind == script->fail_at)
         return err_set(err, ERR_QEMU, "the machine refused");
     if (step->kind == STEP_SAVE_MEMORY) {
@@ -75,11 +77,40 @@ static void a_live_snapshot_calls_its_machine_in_order(void **state)
     struct err err;
 
     OK(run_live(&script, &err));
-    assert_string_equal((char *)log.data, "prepare-tops save-memory flush-sealed ");
+    assert_string_equal((char *)log.data, "prepare-tops save-memory save-thumbnail flush-sealed ");
     const struct config *snapshot = store_tree(script.store)->snapshots[0];
     assert_int_equal(snapshot->state_when_taken, STATE_RUNNING);
     assert_true(place_exists(place, "Snapshots/%s/%s.bin", snapshot->snapshot.text, snapshot->snapshot.text));
+    assert_true(place_exists(place, "Snapshots/%s/%s.png", snapshot->snapshot.text, snapshot->snapshot.text));
     store_close(script.store);
+}
+
+static void a_thumbnail_goes_with_its_snapshot_and_is_not_missed(void **state)
+{
+    for (int is_there = 0; is_there <= 1; is_there++) {
+        struct place *place = *state;
+        struct store *store = place_open(place);
+        struct plan_layer *layers;
+        size_t count;
+        struct err err;
+        OK(place_snapshot_live(place, store, &err));
+        struct guid guid = store_tree(store)->snapshots[0]->snapshot;
+        AUTO_FREE char *dir = tree_snapshot_dir(store_tree(store), &guid);
+        AUTO_FREE char *path = tree_state_path(dir, &guid, ".png");
+        assert_true(io_exists(place->io, path));
+        store_close(store);
+        store = place_open(place); /* recovery leaves it alone */
+        assert_true(io_exists(place->io, path));
+        if (!is_there)
+            OK(io_unlink(place->io, path, &err));
+        OK(store_layers(store, &layers, &count, &err));
+        AUTO_PLAN struct plan *plan = NULL;
+        OK(plan_delete(store_tree(store), &guid, false, layers, count, &plan, &err));
+        OK(store_run(store, plan, NULL, NULL, &err));
+        store_layers_free(layers, count);
+        assert_false(io_exists(place->io, dir));
+        store_close(store);
+    }
 }
 
 static void a_live_snapshot_that_fails_before_its_first_commit_leaves_nothing(void **state)
@@ -159,6 +190,7 @@ static void a_live_snapshot_that_fails_between_its_commits_leaves_a_layer_withou
         assert_int_equal(store_tree(script.store)->snapshot_count, 0);
         AUTO_FREE char *picture = place_picture(place);
         assert_null(strstr(picture, ".bin"));
+        assert_null(strstr(picture, ".png"));
         OK(store_layers(script.store, &layers, &count, &err));
         assert_int_equal(count, depth);
         store_layers_free(layers, count);
@@ -258,6 +290,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_live_snapshot_calls_its_machine_in_order),
+        TEST(a_thumbnail_goes_with_its_snapshot_and_is_not_missed),
         TEST(a_live_snapshot_that_may_go_back_behind_its_first_commit_leaves_nothing),
         TEST(a_live_snapshot_that_cannot_go_back_for_want_of_space_keeps_its_new_top),
         TEST(a_live_snapshot_that_fails_before_its_first_commit_leaves_nothing),

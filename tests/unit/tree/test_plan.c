@@ -163,6 +163,26 @@ static void a_live_snapshot_is_two_commits(void **state)
     assert_string_equal(find_step(plan, STEP_PREPARE_TOPS, 0)->config->disks[0].path, first->disks[0].path);
 }
 
+static void only_a_live_snapshot_of_a_vm_with_a_display_has_a_thumbnail(void **state)
+{
+    struct config *vm = sample_vm(SAMPLE_DIR);
+    struct guid guid;
+
+    (void)state;
+    vm->display = DISPLAY_VNC;
+    AUTO_TREE struct tree *tree = sample_tree(vm, NULL, 0);
+    AUTO_PLAN struct plan *off = take(tree, MACHINE_OFF, &guid);
+    AUTO_PLAN struct plan *paused = take(tree, MACHINE_PAUSED, &guid);
+    AUTO_PLAN struct plan *plan = take(tree, MACHINE_RUNNING, &guid);
+    AUTO_FREE char *dir = tree_snapshot_dir(tree, &guid);
+    AUTO_FREE char *path = tree_state_path(dir, &guid, ".png");
+
+    assert_shape(off, "create-layer write-config commit");
+    assert_shape(plan, "create-layer prepare-tops commit save-memory save-thumbnail flush-sealed write-config commit");
+    assert_shape(paused, "create-layer prepare-tops commit save-memory save-thumbnail flush-sealed write-config commit");
+    assert_true(has_path(plan, STEP_SAVE_THUMBNAIL, path));
+}
+
 static void a_diskless_live_snapshot_needs_no_first_commit(void **state)
 {
     struct config *vm = sample_vm(SAMPLE_DIR);
@@ -504,6 +524,7 @@ int main(void)
         cmocka_unit_test(a_snapshot_of_an_off_vm_is_one_commit),
         cmocka_unit_test(every_hard_disk_gets_a_layer_and_a_cd_does_not),
         cmocka_unit_test(a_live_snapshot_takes_the_nvram_at_the_instant),
+        cmocka_unit_test(only_a_live_snapshot_of_a_vm_with_a_display_has_a_thumbnail),
         cmocka_unit_test(a_live_snapshot_is_two_commits),
         cmocka_unit_test(a_diskless_live_snapshot_needs_no_first_commit),
         cmocka_unit_test(a_snapshot_of_a_saved_vm_shares_its_memory),

@@ -336,6 +336,10 @@ static void play_step(struct model *model, struct plan *plan, size_t index)
     case STEP_SAVE_MEMORY:
         save_memory(model, plan, index);
         break;
+    case STEP_SAVE_THUMBNAIL:
+        if (model->writes % 3 != 0) /* now and then there is no picture */
+            add(model, step->path, false);
+        break;
     default:
         break;
     }
@@ -559,6 +563,7 @@ static void model_new(struct model *model, uint64_t seed)
 
     *model = (struct model){.random = {seed}, .seed = seed, .counter = 100000, .machine = MACHINE_OFF};
     vm->generation = 2;
+    vm->display = DISPLAY_VNC;
     vm->disks[0].bus = BUS_SCSI;
     vm->nvram = sample_guid(900);
     sample_disk(vm, BUS_VIRTIO, 0, false, "/srv/data.vhd");
