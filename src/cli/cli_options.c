@@ -7,10 +7,26 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define OPTIONS_MAX 24
 #define HELP_CODE   1 /* getopt_long()'s answer for --help; options answer OPTION_CODE + index */
 #define OPTION_CODE 256
+
+static bool is_verbose(const struct cli_option *option)
+{
+    return strcmp(option->name, CLI_VERBOSE_NAME) == 0;
+}
+
+/* What getopt_long() would have answered for the long name, or '?'. */
+static int letter_resolve(const struct cli_syntax *syntax, int answer)
+{
+    for (size_t i = 0; answer == 'v' && i < syntax->option_count; i++)
+        if (is_verbose(&syntax->options[i]))
+            return OPTION_CODE + (int)i;
+    optopt = answer == 'v' ? 'v' : optopt;
+    return answer == 'v' ? '?' : answer;
+}
 
 static void help_print(const struct cli_syntax *syntax)
 {
@@ -26,8 +42,8 @@ static void help_print(const struct cli_syntax *syntax)
     for (size_t i = 0; i < syntax->option_count; i++) {
         const struct cli_option *option = &syntax->options[i];
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", option->name, option->value ? " " : "",
-                 option->value ? option->value : "");
+        snprintf(left, sizeof left, "--%s%s%s%s", option->name, option->value ? " " : "",
+                 option->value ? option->value : "", is_verbose(option) ? ", -v" : "");
         printf("  %-26s %s\n", left, option->help);
     }
 }
@@ -131,7 +147,8 @@ bool cli_parse(const struct cli_syntax *syntax, int argc, char **argv, void *val
 
     long_options_fill(syntax, long_options);
     optind = 0; /* glibc: begin anew */
-    while ((answer = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
+    while ((answer = getopt_long(argc, argv, ":hv", long_options, NULL)) != -1) {
+        answer = letter_resolve(syntax, answer);
         if (answer == HELP_CODE || answer == 'h') {
             help_print(syntax);
             *ret_status = 0;

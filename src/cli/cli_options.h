@@ -41,6 +41,12 @@ struct cli_syntax {
     {                                                                                                        \
         "json", CLI_FLAG, offsetof(type, json), NULL, "print JSON, for programs"                             \
     }
+/* The only option that has a letter too. */
+#define CLI_VERBOSE_NAME "verbose"
+#define CLI_VERBOSE(type, help)                                                                              \
+    {                                                                                                        \
+        CLI_VERBOSE_NAME, CLI_FLAG, offsetof(type, verbose), NULL, help                                      \
+    }
 #define CLI_YES(type)                                                                                        \
     {                                                                                                        \
         "yes", CLI_FLAG, offsetof(type, yes), NULL, "ask nothing"                                            \

@@ -3,39 +3,60 @@
 #include "cli_output.h"
 #include "cli_text.h"
 
+#include <string.h>
 #include <unistd.h>
 
 struct args {
     const char *name, *notes;
-    bool dry_run, json;
+    bool point_now, dry_run, verbose, json;
 };
 
 static const struct cli_option OPTIONS[] = {
     {"name", CLI_TEXT, offsetof(struct args, name), "TEXT", "its name; default: the VM's name and the time"},
     {"notes", CLI_TEXT, offsetof(struct args, notes), "TEXT", "notes to keep with it"},
+    {"point-now", CLI_FLAG, offsetof(struct args, point_now), NULL,
+     "the memory of this moment, not of the end of the copying"},
+    CLI_VERBOSE(struct args, "tell on standard error how it was taken"),
     CLI_DRY_RUN(struct args),
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
+static bool verbose;
+
+/* By which way, when memory was saved. */
+static const char *way_text(const char *mode)
+{
+    if (strcmp(mode, "background") == 0)
+        return ", as it was when asked for (background snapshot)";
+    return strcmp(mode, "pre-copy") == 0 ? ", as it was at the end of the copying (pre-copy)" : "";
+}
+
+static void tell_how(const json_t *value)
+{
+    json_int_t pause_us = json_integer_value(json_object_get(value, "pause_us"));
+    json_int_t total_us = json_integer_value(json_object_get(value, "total_us"));
+
+    fputs("took '", stderr);
+    text_print(stderr, json_text(value, "name"), TEXT_ONE_LINE);
+    fputs("'", stderr);
+    if (verbose)
+        fprintf(stderr, " in %.2f s%s", (double)total_us / 1e6, way_text(json_text(value, "mode")));
+    if (pause_us > 0)
+        fprintf(stderr, "; the guest stood still for %.1f ms", (double)pause_us / 1000);
+    fputc('\n', stderr);
+}
+
 /* The GUID alone goes to standard output, for `s=$(bough snapshot web)`; the rest is news for somebody who
  * watches. */
 static void print_snapshot(const char *vm_name, const json_t *value)
 {
-    json_int_t pause_us = json_integer_value(json_object_get(value, "pause_us"));
-
     (void)vm_name;
     text_print(stdout, json_text(value, "guid"), TEXT_ONE_LINE);
     putchar('\n');
-    if (!isatty(STDERR_FILENO))
-        return;
     fflush(stdout);
-    fputs("took '", stderr);
-    text_print(stderr, json_text(value, "name"), TEXT_ONE_LINE);
-    fputs("'", stderr);
-    if (pause_us > 0)
-        fprintf(stderr, "; the guest stood still for %.1f ms", (double)pause_us / 1000);
-    fputc('\n', stderr);
+    if (verbose || isatty(STDERR_FILENO))
+        tell_how(value);
 }
 
 int cmd_snapshot(int argc, char **argv)
@@ -48,8 +69,10 @@ int cmd_snapshot(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
+    verbose = args.verbose;
     if (!argument_text(arguments, "name", args.name, &err) ||
         !argument_text(arguments, "notes", args.notes, &err) ||
+        !argument_flag(arguments, "point_now", args.point_now, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
     return call_and_print(operands.items[0], "snapshot", TAKE(arguments), args.json, print_snapshot);

@@ -84,6 +84,7 @@ bool machine_start(const struct machine_launch *launch, struct machine **ret_mac
         return err_oom(err);
     machine->pidfd = -1;
     machine->accel = launch->accel;
+    machine->maps_file = launch->memory_file != NULL;
     machine->has_display = launch->config->display != DISPLAY_NONE;
     AUTO_FREE char *socket = path_join(launch->dir, "qmp.sock");
     if (!socket || !(machine->dir = strdup(launch->dir)))

@@ -104,14 +104,20 @@ struct machine_save {
     bool (*restart)(void *context, int *ret_stream_fd, struct err *err);
     void *context;
     const struct progress *progress; /* may be NULL; its cancelled() is obeyed until the instant */
+    bool point_now;    /* the memory of now, by a background snapshot; a VM that stands is saved the ordinary way all the same */
     bool stay_stopped; /* true: the processors stay stopped behind it (save, a Paused VM) */
 };
 struct machine_save_result {
     uint64_t pause_us;  /* STOP to RESUME by the events' time stamps, all pauses together (under TCG two); 0 if it stays
                          * stopped or did not run */
     uint64_t passes, total_us;
+    bool background; /* which way it was: a background snapshot, or pre-copy */
 };
-/* Pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
+/* Can the memory of a VM that runs be saved as it is at the request? ERR_STATE or ERR_UNSUPPORTED with the reason. Nothing changes. */
+bool machine_can_save_background(struct machine *machine, struct err *err) MUST_CHECK;
+/* With point_now (save_background.c): the instant is at the beginning, before anything was copied; cancelled() is obeyed to the end.
+ *
+ * Else pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
  * number of passes that do not converge the rest is copied stopped. Under TCG QEMU loses writes of the guest if it reads the
  * bitmap of changed pages while the guest runs: there it is paused a first time for the set-up, copied once while it runs,
  * and what it changed meanwhile is copied in the second pause. Whatever fails, the run state is set right before it

@@ -16,6 +16,7 @@ struct machine {
     char *dir;       /* owned */
     bool has_display;
     enum config_accel accel;
+    bool maps_file;     /* its memory is a file's, mapped privately */
     bool reads_running; /* this QEMU was seen to read the bitmap of changed pages while its guest ran */
     bool reaped; /* how says how it ended */
     siginfo_t how;

@@ -1,4 +1,4 @@
-/* Saving a VM that goes on: QEMU's pre-copy migration into a pipe.
+/* Saving a VM that goes on, the ordinary way: QEMU's pre-copy migration into a pipe.
  *
  *   monitor                          guest
  *   capabilities, limits, getfd      runs
@@ -35,8 +35,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BANDWIDTH_MAX ((json_int_t)1 << 50) /* bytes a second: no limit */
-
 /* How long the last copy, of a guest that stands still, may take by QEMU's estimate. The first value makes
  * the pause of an ordinary guest a few milliseconds. A guest that writes faster than it is copied gets a
  * longer one after each further pass, and in the end is copied standing, however long that takes. */
@@ -51,7 +49,7 @@ static const struct {
 
 static bool set_limit(struct saving *saving)
 {
-    json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", BANDWIDTH_MAX, "downtime-limit",
+    json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", SAVE_BANDWIDTH_MAX, "downtime-limit",
                                   (json_int_t)(saving->two_pauses ? 0 : limits[saving->limit].limit_ms));
     return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
 }

@@ -66,6 +66,7 @@ static void hear(struct saving *saving, json_t *event)
             saving->stop_us = at_us;
         if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
             saving->stands = name[0] == 'S';
+        saving->resumed |= strcmp(name, "RESUME") == 0;
         json_array_append(saving->foreign, event);
     }
     json_decref(event);
@@ -135,7 +136,7 @@ bool saving_forget_earlier(struct saving *saving)
     if (!saving_listen(saving, 0))
         return false;
     saving->failed = saving->completed = saving->pre_switchover = saving->active = false;
-    saving->guest_stopped = saving->read_running = false;
+    saving->guest_stopped = saving->read_running = saving->resumed = false;
     saving->passes = 0;
     saving->stop_us = 0;
     saving->earlier = json_array_size(saving->foreign);
@@ -306,12 +307,14 @@ static uint64_t pause_measure(struct saving *saving)
 
 static bool run(struct saving *saving, struct machine_save_result *result)
 {
-    if (!save_precopy(saving))
+    const struct machine_save *save = saving->save;
+    if (!(save->point_now ? save_background(saving) : save_precopy(saving)))
         return false;
-    bool resumes = saving->was_running && !saving->guest_stopped && !saving->save->stay_stopped;
-    if (resumes && !resume(saving->machine, saving->err))
+    bool runs_on = saving->was_running && !save->stay_stopped && (saving->background || !saving->guest_stopped);
+    if (runs_on && !saving->background && !resume(saving->machine, saving->err))
         return err_prefix(saving->err, "the VM was saved but cannot go on");
-    result->pause_us = resumes ? pause_measure(saving) : 0;
+    result->background = saving->background;
+    result->pause_us = runs_on ? pause_measure(saving) : 0;
     result->passes = saving->passes;
     result->total_us = (uint64_t)(clock_ms() - saving->begin_ms) * 1000;
     return true;

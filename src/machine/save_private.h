@@ -5,6 +5,7 @@
 
 #define SAVE_LOOK_MS 20 /* between looks at failed() and cancelled() */
 #define SAVE_FD_NAME "bough-save"
+#define SAVE_BANDWIDTH_MAX ((json_int_t)1 << 50) /* bytes a second: no limit */
 
 enum phase { PHASE_COPY, PHASE_INSTANT, PHASE_DONE };
 
@@ -12,12 +13,14 @@ struct saving {
     struct machine *machine;
     const struct machine_save *save;
     struct err *err;
+    bool background; /* the way that was taken in the end */
     bool was_running;
     bool guest_stopped; /* by itself: I/O error, panic, watchdog */
     int stream_fd;      /* until QEMU has it */
     bool two_pauses;    /* TCG, and the guest ran */
     bool held;          /* stopped by the save itself, and not yet set running */
     bool stands;        /* by the last STOP or RESUME, or was_running */
+    bool resumed;       /* by a RESUME */
     bool rolled_back;   /* what failed left no trace */
     bool read_running;  /* the bitmap of changed pages was, while the guest ran */
     enum phase phase;
@@ -34,6 +37,8 @@ struct saving {
 /* The way through: from the first command to "completed"; the guest stands or runs, as the way has it. On failure it is as it
  * was, as far as QEMU allows. */
 bool save_precopy(struct saving *saving) MUST_CHECK;
+/* A guest that stands is saved by pre-copy: nothing changes it meanwhile. */
+bool save_background(struct saving *saving) MUST_CHECK;
 
 /* --- save_common.c --- */
 /* Waits for one event at most so long, and hears all that came. */

@@ -333,7 +333,8 @@ static void save_at_instant(void *context)
     guest_switch_tops(saving->guest);
     if (saving->nvram)
         (void)!file_read_all(&io_real, saving->nvram, NVRAM_MAX_BYTES, &saving->variables, &saving->nvram_err);
-    ram_save_hurry(saving->ram);
+    if (!saving->save->point_now) /* else the guest does not wait for the rest of the stream */
+        ram_save_hurry(saving->ram);
 }
 
 static bool save_failed(void *context, struct err *err)
@@ -410,6 +411,7 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
         .restart = save_restart,
         .context = &context,
         .progress = save->progress,
+        .point_now = save->point_now,
         .stay_stopped = save->stay_stopped,
     };
     if (!machine_save(guest->machine, &machine_options, &saved.machine, err)) {

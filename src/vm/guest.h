@@ -71,6 +71,7 @@ struct guest_save {
     const char *state_path;  /* <state_path>.bin and .vsv, which must not exist */
     struct guid memory_id;
     bool stay_stopped;
+    bool point_now;          /* as machine_save's */
     const char *nvram;       /* UEFI variables to copy at the instant; NULL: none */
     const char *nvram_copy;  /* where to; must not exist */
     const struct progress *progress;

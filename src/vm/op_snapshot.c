@@ -62,8 +62,23 @@ static json_t *snapshot_answer(const struct config *snapshot, const struct vm_pl
 
     return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:s}", "guid", snapshot->snapshot.text, "name", snapshot->name,
                      "state_when_taken", config_state_name(snapshot->state_when_taken), "mode",
-                     saved_now ? "pre-copy" : NULL, "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us",
+                     !saved_now ? NULL : run->saved.machine.background ? "background" : "pre-copy", "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us",
                      (json_int_t)total_us, "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state);
+}
+
+/* What could go wrong with the memory of now is told before anything is done. One that stands can only be saved as it is now. */
+static bool point_now_check(struct vm *vm, enum plan_machine machine, struct err *err)
+{
+    char run_state[32];
+    bool runs;
+
+    if (machine != MACHINE_RUNNING)
+        return true;
+    if (!guest_runs(vm->present, run_state, &runs, err))
+        return false;
+    if (!runs || machine_can_save_background(vm->present->machine, err))
+        return true;
+    return err_prefix(err, "snapshot: %s: the point cannot be the moment of the request", vm_config(vm)->name);
 }
 
 bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
@@ -78,12 +93,15 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     bool dry_run = false;
 
     if (!args_string(args, "name", &request.name, err) || !args_string(args, "notes", &request.notes, err) ||
-        !args_bool(args, "dry_run", &dry_run, err) || !vm_planned_state(vm, &request.machine, err))
+        !args_bool(args, "dry_run", &dry_run, err) || !args_bool(args, "point_now", &run.point_now, err) ||
+        !vm_planned_state(vm, &request.machine, err))
         return false;
     if (vm->present) {
         request.qemu_version = qmp_version(machine_qmp(vm->present->machine));
         request.accel_used = vm->present->accel;
     }
+    if (run.point_now && !point_now_check(vm, request.machine, err))
+        return false;
     if (!plan_snapshot(store_tree(vm->store), &source, &request, &plan, &guid, err))
         return false;
     if (dry_run)

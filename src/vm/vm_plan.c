@@ -96,6 +96,7 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
         .nvram_copy = nvram_copy,
         .memory_id = naming->memory,
         .stay_stopped = !runs || step->state != STATE_RUNNING,
+        .point_now = context->run->point_now,
         .progress = context->run->progress,
         .went_on = screen_take,
         .context = context,

@@ -42,6 +42,7 @@ void vm_present_end(struct vm *vm);
 /* Runs a plan, with its machine steps. saved (may be NULL) tells of STEP_SAVE_MEMORY. */
 struct vm_plan_run {
     const struct progress *progress;
+    bool point_now; /* memory as it is when it is asked for */
     struct guest_saved saved;
     int64_t target_ran_us; /* monotonic clock when the target went on; 0: it did not */
 };

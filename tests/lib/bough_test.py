@@ -163,8 +163,8 @@ class VM:
     def refused(self, status, verb, *arguments, **keywords):
         return self.home.refused(status, verb, self.name, *arguments, **keywords)
 
-    def snapshot(self, name=None):
-        return self.do("snapshot", *(["--name", name] if name else []))
+    def snapshot(self, name=None, point_now=False):
+        return self.do("snapshot", *(["--name", name] if name else []), *(["--point-now"] if point_now else []))
 
     def state(self):
         return self.do("show")["state"]

@@ -61,7 +61,7 @@
 #define FINISHED ANSWER("{}"), MIGRATION("device"), MIGRATION("completed")
 
 static enum config_accel accel = ACCEL_KVM; /* of the next save */
-static bool may_restart;
+static bool may_restart, point_now, maps_file;
 static int timeout_ms = QMP_TIMEOUT_MS; /* likewise, of its monitor */
 static unsigned instants, restarts;
 static struct err err;
@@ -86,10 +86,11 @@ static bool restart(void *context, int *ret_stream_fd, struct err *ret_err)
 /* Saves by that script. */
 static bool save(const struct fake_step *steps, size_t count)
 {
-    struct machine machine = {.pidfd = -1, .dir = scratch, .accel = accel};
+    struct machine machine = {.pidfd = -1, .dir = scratch, .accel = accel, .maps_file = maps_file};
     struct fake *fake = fake_start(scratch_path("qmp.sock"), steps, count);
     struct machine_save options = {.stream_fd = open("/dev/null", O_WRONLY | O_CLOEXEC),
                                    .at_instant = at_instant,
+                                   .point_now = point_now,
                                    .restart = may_restart ? restart : NULL};
     json_t *event = NULL;
     instants = restarts = 0;
@@ -100,6 +101,7 @@ static bool save(const struct fake_step *steps, size_t count)
     bool ok = machine_save(&machine, &options, &result, &err);
     assert_int_equal(qmp_set_timeout(machine.qmp, QMP_TIMEOUT_MS), timeout_ms);
     accel = ACCEL_KVM;
+    point_now = maps_file = false;
     timeout_ms = QMP_TIMEOUT_MS;
     json_decref(events);
     events = json_array();
@@ -385,6 +387,111 @@ static void with_tcg_only_the_guests_own_stop_is_left(void **state)
     assert_string_equal(left_event(1), "STOP");
 }
 
+/* --- the memory of the moment of the request --- */
+
+#define CAN_BACKGROUND                                                                                       \
+    ANSWER("[{\"capability\": \"background-snapshot\", \"state\": false}]"),                                 \
+        ANSWER("[{\"capability\": \"background-snapshot\", \"state\": false}]"), ANSWER("{}")
+/* Until `migrate` is accepted. */
+#define BACKGROUND_BEGUN                                                                                     \
+    FAKE_WELCOME, STATUS("running"), CAN_BACKGROUND, ANSWER("{}"), ANSWER("{}"),                             \
+        ANSWER_BEHIND(EVENT_AT("STOP", "", "1000")), STATUS("paused"), ANSWER("{}"), MIGRATION("active")
+#define COPIED ANSWER("{\"status\": \"active\", \"ram\": {\"normal\": 1, \"duplicate\": 0}}")
+
+static void a_qemu_that_goes_on_by_itself_is_not_continued(void **state)
+{
+    (void)state;
+    point_now = true;
+    assert_true(SAVE(BACKGROUND_BEGUN, ANSWER_BEHIND(EVENT_AT("RESUME", "", "3500")), MIGRATION("completed"), READ_LINE));
+    assert_true(result.background);
+    assert_int_equal(result.pause_us, 2500);
+    assert_int_equal(instants, 1);
+    assert_int_equal(times_sent("cont"), 0);
+    assert_int_equal(json_array_size(events), 0);
+    assert_true(strstr(received, "\"stop\"") < strstr(received, "\"migrate\""));
+    assert_non_null(strstr(received, "{\"capability\":\"background-snapshot\",\"state\":true}"));
+}
+
+/* Not before a page was copied: that shows that all are protected. */
+static void a_qemu_that_stays_paused_is_continued_when_memory_is_protected(void **state)
+{
+    (void)state;
+    point_now = true;
+    assert_true(SAVE(BACKGROUND_BEGUN, ANSWER("{\"status\": \"active\"}"),
+                     ANSWER("{\"status\": \"active\", \"ram\": {\"normal\": 0, \"duplicate\": 0}}"), COPIED,
+                     ANSWER_BEHIND(EVENT_AT("RESUME", "", "4000")), MIGRATION("completed"), READ_LINE));
+    assert_int_equal(times_sent("query-migrate"), 3);
+    assert_int_equal(times_sent("cont"), 1);
+    assert_int_equal(result.pause_us, 3000);
+}
+
+static void a_guest_that_stops_during_a_background_save_stays_so(void **state)
+{
+    (void)state;
+    point_now = true;
+    assert_true(SAVE(BACKGROUND_BEGUN, COPIED, ANSWER_BEHIND(EVENT_AT("RESUME", "", "4000")),
+                     EVENT("BLOCK_IO_ERROR", "\"action\": \"stop\""), EVENT("STOP", ""), MIGRATION("completed"),
+                     READ_LINE));
+    assert_int_equal(times_sent("cont"), 1);
+    assert_int_equal(result.pause_us, 3000);
+    assert_int_equal(json_array_size(events), 2);
+    assert_string_equal(left_event(0), "BLOCK_IO_ERROR");
+    assert_string_equal(left_event(1), "STOP");
+}
+
+static void a_background_save_that_fails_leaves_the_guest_running(void **state)
+{
+    (void)state;
+    point_now = true;
+    assert_false(SAVE(BACKGROUND_BEGUN, ANSWER_BEHIND(MIGRATION("failed")), WHY("no protection"), ANSWER("{}"),
+                      ANSWER("{\"status\": \"failed\"}"), STATUS("paused"), ANSWER_BEHIND(EVENT("RESUME", "")),
+                      READ_LINE));
+    assert_string_equal(err.text, "QEMU could not save the VM: no protection");
+    assert_int_equal(instants, 1);
+    assert_int_equal(times_sent("cont"), 1);
+    assert_int_equal(json_array_size(events), 0);
+}
+
+static void a_guest_that_stopped_itself_just_before_is_not_set_running_by_a_background_save(void **state)
+{
+    (void)state;
+    point_now = true;
+    assert_false(SAVE(FAKE_WELCOME, STATUS("running"), CAN_BACKGROUND, ANSWER("{}"), ANSWER("{}"),
+                      ANSWER_BEHIND(EVENT("STOP", "")), STATUS("io-error"), ANSWER("{}"), ANSWER("{}"),
+                      ANSWER("{\"status\": \"none\"}"), STATUS("io-error"), READ_LINE));
+    assert_int_equal(err.code, ERR_STATE);
+    assert_int_equal(instants, 0);
+    assert_int_equal(times_sent("migrate"), 0);
+    assert_int_equal(times_sent("cont"), 0);
+}
+
+static void a_guest_that_stands_is_saved_the_ordinary_way_whatever_point_is_asked_for(void **state)
+{
+    (void)state;
+    point_now = true;
+    assert_true(SAVE(FAKE_WELCOME, STATUS("paused"), STATUS("paused"), ANSWER("[]"), ANSWER("{}"), ANSWER("{}"),
+                     ANSWER("{}"), ANSWER("{}"), MIGRATION("active"), MIGRATION("pre-switchover"), FINISHED, READ_LINE));
+    assert_false(result.background);
+    assert_int_equal(times_sent("cont"), 0);
+}
+
+static void what_cannot_be_saved_in_the_background_is_not_touched(void **state)
+{
+    (void)state;
+    point_now = maps_file = true;
+    assert_false(SAVE(FAKE_WELCOME, STATUS("running"), READ_LINE));
+    assert_int_equal(err.code, ERR_STATE);
+    point_now = true;
+    assert_false(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[{\"capability\": \"events\"}]"), READ_LINE));
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    point_now = true;
+    assert_false(SAVE(FAKE_WELCOME, STATUS("running"), ANSWER("[{\"capability\": \"background-snapshot\"}]"),
+                      ANSWER("[]"), REFUSE("not compatible with guest memory"), READ_LINE));
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    assert_int_equal(times_sent("stop"), 0);
+    assert_int_equal(instants, 0);
+}
+
 static void a_monitor_that_breaks_is_an_error(void **state)
 {
     (void)state;
@@ -430,6 +537,13 @@ int main(void)
         cmocka_unit_test(with_tcg_such_a_save_is_done_again_with_the_guest_standing),
         cmocka_unit_test(with_tcg_a_guest_that_has_stopped_itself_is_not_set_running),
         cmocka_unit_test(with_tcg_only_the_guests_own_stop_is_left),
+        cmocka_unit_test(a_qemu_that_goes_on_by_itself_is_not_continued),
+        cmocka_unit_test(a_qemu_that_stays_paused_is_continued_when_memory_is_protected),
+        cmocka_unit_test(a_guest_that_stops_during_a_background_save_stays_so),
+        cmocka_unit_test(a_background_save_that_fails_leaves_the_guest_running),
+        cmocka_unit_test(a_guest_that_stopped_itself_just_before_is_not_set_running_by_a_background_save),
+        cmocka_unit_test(a_guest_that_stands_is_saved_the_ordinary_way_whatever_point_is_asked_for),
+        cmocka_unit_test(what_cannot_be_saved_in_the_background_is_not_touched),
         cmocka_unit_test(a_monitor_that_breaks_is_an_error),
         cmocka_unit_test(a_guest_that_sleeps_is_not_saved_by_an_old_qemu),
     };

@@ -1,0 +1,171 @@
+/* Saving the memory of one moment while the VM goes on: QEMU's background snapshot into a pipe.
+ *
+ *   monitor                          guest
+ *   capabilities, getfd              runs
+ *   stop, <- STOP                    stands; its requests are complete, the disks flushed: THE INSTANT
+ *   migrate                          stands; device state is taken, all memory is protected from writing
+ *   [cont,] <- RESUME                runs; each page is copied, those first that it wants to write
+ *   <- completed                     runs
+ *
+ * The guest is stopped by us, not by QEMU, so that the disks can be switched while it stands. QEMU 7.2 sets it
+ * running itself when memory is protected; later versions restore the state of before, which is "paused": there
+ * it is continued as soon as QEMU has counted a page, because the first is copied behind the protection. A `cont`
+ * that comes earlier would let the guest run between the instant and the protection.
+ *
+ * No bitmap of changed pages is read: each page is copied once, before it changes. So TCG, which can lose a write
+ * of a guest whose bitmap is read while it runs (save.c), loses none here.
+ *
+ * The kernel protects pages by userfaultfd: of anonymous memory, for who may use it. A VM that maps its memory from a
+ * snapshot's file cannot be saved so. One that stands still must not: 7.2 would set it running. */
+#include "save_private.h"
+
+#include "auto.h"
+#include "clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define GO_ON_LOOK_MS 1 /* between looks whether the guest may go on: part of its pause */
+#define CAPABILITY    "background-snapshot"
+
+static const char *const CAPABILITIES[] = {"events", CAPABILITY, NULL};
+
+/* --- can it be done? --- */
+
+static bool machine_has_capability(struct machine *machine, bool *ret_has, struct err *err)
+{
+    json_t *known = NULL, *entry;
+    size_t index;
+    if (!machine_execute(machine, "query-migrate-capabilities", NULL, -1, &known, err))
+        return false;
+    bool has = false;
+    json_array_foreach (known, index, entry) {
+        const char *name = json_string_value(json_object_get(entry, "capability"));
+        has |= name && strcmp(name, CAPABILITY) == 0;
+    }
+    json_decref(known);
+    *ret_has = has;
+    return true;
+}
+
+/* By the call, or by the device that QEMU 8.1 and later tries first: QEMU runs as the same user. */
+static bool may_use_userfaultfd(unsigned qemu_major)
+{
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && qemu_major >= 8)
+        fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return true;
+}
+
+bool machine_can_save_background(struct machine *machine, struct err *err)
+{
+    struct err refusal;
+    bool has;
+    if (machine->maps_file)
+        return err_set(err, ERR_STATE,
+                       "its memory is a file's since it was loaded, which the kernel cannot protect from writing");
+    if (!machine_has_capability(machine, &has, err))
+        return false;
+    if (!has)
+        return err_set(err, ERR_UNSUPPORTED, "QEMU %s has no background snapshots", qmp_version(machine->qmp));
+    if (machine_set_capabilities(machine, CAPABILITIES, &refusal))
+        return true;
+    if (refusal.code != ERR_QEMU || refusal.sys == EPIPE) {
+        *err = refusal;
+        return false;
+    }
+    if (!may_use_userfaultfd(qmp_version_major(machine->qmp)))
+        return err_set(err, ERR_UNSUPPORTED,
+                       "this user may not use userfaultfd (the sysctl vm.unprivileged_userfaultfd is 0)");
+    return err_set(err, ERR_UNSUPPORTED, "QEMU: %.200s", refusal.text);
+}
+
+/* --- the way through --- */
+
+static bool begin(struct saving *saving)
+{
+    json_t *bandwidth = json_pack("{s:I}", "max-bandwidth", SAVE_BANDWIDTH_MAX);
+    if (!machine_execute(saving->machine, "migrate-set-parameters", bandwidth, -1, NULL, saving->err) ||
+        !saving_check_others(saving)) {
+        close(TAKE_FD(saving->stream_fd));
+        return false;
+    }
+    if (!saving_give_pipe(saving))
+        return false;
+    saving->begin_ms = clock_ms();
+    if (!saving_hold(saving))
+        return saving_take_pipe_back(saving);
+    if (saving->guest_stopped) {
+        err_set_text(saving->err, ERR_STATE, 0, "the guest has just stopped by itself");
+        return saving_take_pipe_back(saving);
+    }
+    saving->save->at_instant(saving->save->context);
+    return saving_migrate(saving);
+}
+
+static bool has_copied(struct saving *saving, bool *ret_has)
+{
+    json_t *value = NULL;
+    if (!machine_execute(saving->machine, "query-migrate", NULL, -1, &value, saving->err))
+        return false;
+    const json_t *ram = json_object_get(value, "ram");
+    *ret_has = json_integer_value(json_object_get(ram, "normal")) > 0 ||
+               json_integer_value(json_object_get(ram, "duplicate")) > 0;
+    json_decref(value);
+    return true;
+}
+
+/* Until the guest runs again. */
+static bool let_go_on(struct saving *saving)
+{
+    bool copied = false;
+    while (!saving->resumed) {
+        if (!copied && !has_copied(saving, &copied))
+            return false;
+        if (copied && !machine_continue(saving->machine, saving->err))
+            return false;
+        if (!saving_listen(saving, GO_ON_LOOK_MS) || !saving_check_others(saving))
+            return false;
+    }
+    saving->held = false;
+    return true;
+}
+
+/* It is set running once, and nobody else gives it commands: a STOP from now on is its own. */
+static bool copy(struct saving *saving)
+{
+    while (!saving->completed) {
+        if (!saving_listen(saving, SAVE_LOOK_MS) || !saving_check_others(saving))
+            return false;
+        saving->guest_stopped |= saving->stands;
+    }
+    saving->phase = PHASE_DONE;
+    return true;
+}
+
+/* The pipe is still here. */
+static bool give_up(struct saving *saving)
+{
+    close(TAKE_FD(saving->stream_fd));
+    return false;
+}
+
+bool save_background(struct saving *saving)
+{
+    if (!saving_forget_earlier(saving) || !saving_check_state(saving))
+        return give_up(saving);
+    if (!saving->was_running || saving->save->stay_stopped)
+        return save_precopy(saving);
+    if (!machine_can_save_background(saving->machine, saving->err))
+        return give_up(saving);
+    saving->background = true;
+    if (!begin(saving))
+        return saving->held ? saving_roll_back(saving) : false;
+    return (let_go_on(saving) && copy(saving)) || saving_roll_back(saving);
+}
