@@ -25,7 +25,7 @@ static const struct cli_command COMMANDS[] = {
     {"console", cmd_console, "NAME [--json]", "connect to a VM's serial console; Ctrl-] leaves"},
     {"display", cmd_display, "NAME [--json]", "tell where a VNC viewer connects"},
     {"screenshot", cmd_screenshot, "NAME FILE.png [--json]", "save a picture of a VM's screen"},
-    {"snapshot", cmd_snapshot, "NAME [--name TEXT] [--notes TEXT] [--point-now] [-v] [--dry-run] [--json]",
+    {"snapshot", cmd_snapshot, "NAME [--name TEXT] [--notes TEXT] [--point-now] [--verbose] [--dry-run] [--json]",
      "take a snapshot of a VM and print its GUID"},
     {"tree", cmd_tree, "NAME [--json]", "show a VM's snapshots as a tree, with Now in its place"},
     {"apply", cmd_apply, "NAME SNAPSHOT [--snapshot-first] [--no-start] [--disks-only] [OPTION...]",

@@ -97,6 +97,8 @@ struct machine_save {
     int stream_fd; /* write end of the pipe; taken (closed here, so that the reader sees the end when QEMU is done) */
     /* Called once, while the processors stand still and all guest requests are complete and flushed: the instant. */
     void (*at_instant)(void *context);
+    /* Called once with point_now, when the guest runs again and its memory is being copied. NULL: nobody is. */
+    void (*went_on)(void *context);
     /* Asked often: true with *err set if the other end has failed: the save is cancelled. NULL: never. */
     bool (*failed)(void *context, struct err *err);
     /* What was written to the stream is worth nothing and the save begins anew: a new stream, taken as the first. Only

@@ -134,6 +134,8 @@ static bool let_go_on(struct saving *saving)
             return false;
     }
     saving->held = false;
+    if (saving->save->went_on)
+        saving->save->went_on(saving->save->context);
     return true;
 }
 

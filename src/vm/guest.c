@@ -320,6 +320,7 @@ bool guest_flush(struct guest *guest, struct err *err)
 struct save_context {
     struct guest *guest;
     const struct guest_save *save;
+    bool has_told;          /* went_on() */
     struct ram_save *ram;   /* NULL: the second one could not be begun */
     const char *nvram;      /* NULL: none */
     struct buf variables;   /* its content at the instant */
@@ -335,6 +336,15 @@ static void save_at_instant(void *context)
         (void)!file_read_all(&io_real, saving->nvram, NVRAM_MAX_BYTES, &saving->variables, &saving->nvram_err);
     if (!saving->save->point_now) /* else the guest does not wait for the rest of the stream */
         ram_save_hurry(saving->ram);
+}
+
+static void save_went_on(void *context)
+{
+    struct save_context *saving = context;
+
+    if (saving->save->went_on && !saving->has_told)
+        saving->save->went_on(saving->save->context);
+    saving->has_told = true;
 }
 
 static bool save_failed(void *context, struct err *err)
@@ -407,6 +417,7 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
     struct machine_save machine_options = {
         .stream_fd = qemu_end,
         .at_instant = save_at_instant,
+        .went_on = save_went_on,
         .failed = save_failed,
         .restart = save_restart,
         .context = &context,
@@ -423,8 +434,7 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
         ram_save_abandon(context.ram);
         return false;
     }
-    if (save->went_on)
-        save->went_on(save->context);
+    save_went_on(&context);
     if (!ram_save_finish(context.ram, &saved.ram, err))
         return save->stay_stopped ? err_prefix(err, "the paused VM must be resumed before it can be saved again, "
                                                     "because QEMU had finished")

@@ -75,7 +75,8 @@ struct guest_save {
     const char *nvram;       /* UEFI variables to copy at the instant; NULL: none */
     const char *nvram_copy;  /* where to; must not exist */
     const struct progress *progress;
-    /* Called as soon as QEMU's part is done: what runs goes on again, the files are not durable yet. NULL: nobody is. */
+    /* Called once, as soon as what runs goes on again behind the instant, or QEMU's part is done; the files are not durable yet. NULL:
+     * nobody is. */
     void (*went_on)(void *context);
     void *context;
 };

@@ -49,6 +49,17 @@ def claim_both_ways_can_follow_each_other_and_be_gone_back_to(home):
         assert step.nonce == nonce and step.memory >= counter and step.memory == step.disk, (point, step)
 
 
+def claim_with_a_display_and_more_processors_it_is_the_same(home):
+    vm, console = home.booted_guest(more=("--display", "vnc", "--cpus", "2"))
+    nonce = console.step().nonce
+    answer = vm.snapshot(point_now=True)
+    assert answer["mode"] == "background", answer
+    assert (vm.snapshots / answer["guid"] / f"{answer['guid']}.png").exists(), "no picture of the screen"
+    vm.do("apply", answer["guid"], "--verify")
+    step = vm.console().step()
+    assert step.nonce == nonce and step.memory == step.disk, step
+
+
 def claim_verbose_tells_the_way_on_standard_error(home):
     vm, _ = home.booted_guest()
     for options, says in ((["--point-now"], "background snapshot"), ([], "pre-copy")):
