@@ -1,4 +1,4 @@
-"""An SVG of small panels, one a workload: figures over the depth of the chain, the ceiling as a dashed line. Needs nothing."""
+"""An SVG of small panels: figures over the depth of a chain or the size of a memory, ceilings as dashed lines. Needs nothing."""
 
 import math
 from html import escape
@@ -32,13 +32,19 @@ def short(value):
 
 
 class Panel:
-    """series: (colour, dashed, [(depth, value), ...]) each."""
+    """series: (colour, dashed, [(depth, value), ...]) each; logarithmic: of values above 0, over powers of ten."""
 
-    def __init__(self, title, unit, depths, series):
+    def __init__(self, title, unit, depths, series, logarithmic=False):
         self.title, self.unit, self.depths, self.series = title, unit, depths, series
-        largest = max((value for _, _, points in series for _, value in points), default=1)
-        self._step = nice_step(largest)
-        self._top = self._step * math.ceil(largest / self._step * 1.0001)
+        found = [value for _, _, points in series for _, value in points] or [1]
+        self._least = 10 ** math.floor(math.log10(min(found))) if logarithmic else 0
+        if logarithmic:
+            self._top = max(10 ** math.ceil(math.log10(max(found)) - 1e-9), self._least * 10)
+            self._ticks = [self._least * 10 ** power for power in range(round(math.log10(self._top / self._least)) + 1)]
+        else:
+            step = nice_step(max(found))
+            self._top = step * math.ceil(max(found) / step * 1.0001)
+            self._ticks = [step * count for count in range(round(self._top / step) + 1)]
 
     def _x(self, depth):
         first, last = math.log10(self.depths[0]), math.log10(self.depths[-1])
@@ -46,16 +52,15 @@ class Panel:
         return MARGIN_LEFT + share * (PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT)
 
     def _y(self, value):
-        return MARGIN_TOP + (1 - value / self._top) * (PANEL_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM)
+        share = math.log(value / self._least) / math.log(self._top / self._least) if self._least else value / self._top
+        return MARGIN_TOP + (1 - share) * (PANEL_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM)
 
     def _axes(self):
-        left, right, bottom = MARGIN_LEFT, PANEL_WIDTH - MARGIN_RIGHT, self._y(0)
-        value = 0.0
-        while value <= self._top * 1.0001:
-            kind = "grid" if value else "axis"
+        left, right, bottom = MARGIN_LEFT, PANEL_WIDTH - MARGIN_RIGHT, self._y(self._ticks[0])
+        for value in self._ticks:
+            kind = "grid" if value > self._ticks[0] else "axis"
             yield f'<line class="{kind}" x1="{left}" x2="{right}" y1="{self._y(value):.1f}" y2="{self._y(value):.1f}"/>'
             yield f'<text class="tick" x="{left - 7}" y="{self._y(value) + 4:.1f}" text-anchor="end">{short(value)}</text>'
-            value += self._step
         for depth in self.depths:
             yield f'<line class="axis" x1="{self._x(depth):.1f}" x2="{self._x(depth):.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
             yield f'<text class="tick" x="{self._x(depth):.1f}" y="{bottom + 17}" text-anchor="middle">{depth}</text>'

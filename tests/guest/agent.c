@@ -455,14 +455,15 @@ static void work_dirty(unsigned long mib_per_second)
 {
     uint64_t seed = fresh_random();
     const size_t words = 64 * MIB / 8;
-    uint64_t *own = mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t *own =
+        mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (own == MAP_FAILED)
         return;
-    for (uint64_t page = 0, start = now_ms();; page++) {
-        own[page * 512 % words] = mix(&seed);
-        job_done[job] = page + 1;
-        while (page / 256 > (now_ms() - start) * mib_per_second / 1000)
-            usleep(1000);
+    for (uint64_t page = 0, start = now_ms();; usleep(1000)) {
+        uint64_t due = (now_ms() - start) * mib_per_second * 256 / 1000;
+        for (; page < due; page++)
+            own[page * 512 % words] = mix(&seed);
+        job_done[job] = page;
     }
 }
 
