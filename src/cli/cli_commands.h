@@ -3,6 +3,7 @@
 
 int cmd_apply(int argc, char **argv);
 int cmd_cancel(int argc, char **argv);
+int cmd_check(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_delete(int argc, char **argv);

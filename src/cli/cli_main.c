@@ -38,6 +38,7 @@ static const struct cli_command COMMANDS[] = {
     {"settings", cmd_settings, "NAME [SNAPSHOT] [--json]", "print a VM's settings, now or at a snapshot"},
     {"delete", cmd_delete, "NAME SNAPSHOT [--subtree] [--dry-run] [--yes] [--json]",
      "delete a snapshot; nothing else changes"},
+    {"check", cmd_check, "NAME [--json]", "look for damage in all files of a VM and its snapshots; nothing is changed"},
     {"cancel", cmd_cancel, "NAME [--json]", "cancel what is in progress on a VM"},
     {"disk", cmd_disk, "COMMAND ...", "work on virtual disk files, with no VM needed"},
 };

@@ -51,8 +51,8 @@ bool load_guid(const struct io *io, const char *vm_dir, struct guid *ret_guid, s
     return true;
 }
 
-static bool load_vm(const struct io *io, const char *vm_dir, const struct guid *guid, struct config **ret_vm,
-                    struct err *err)
+bool load_vm(const struct io *io, const char *vm_dir, const struct guid *guid, struct config **ret_vm,
+             struct err *err)
 {
     AUTO_FREE char *path = string_printf("%s/" VM_FOLDER "/%s.xml", vm_dir, guid->text);
     AUTO_CONFIG struct config *vm = NULL;
@@ -69,8 +69,8 @@ static bool load_vm(const struct io *io, const char *vm_dir, const struct guid *
     return true;
 }
 
-static bool load_snapshot(const struct io *io, const char *vm_dir, const struct guid *guid,
-                          struct config **ret_snapshot, struct err *err)
+bool load_snapshot(const struct io *io, const char *vm_dir, const struct guid *guid,
+                   struct config **ret_snapshot, struct err *err)
 {
     AUTO_FREE char *path = string_printf("%s/" SNAPSHOTS_FOLDER "/%s.xml", vm_dir, guid->text);
     AUTO_CONFIG struct config *snapshot = NULL;

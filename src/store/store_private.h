@@ -37,6 +37,11 @@ bool load_guid(const struct io *io, const char *vm_dir, struct guid *ret_guid, s
 /* known (may be NULL): snapshots that it holds are taken from it, not read. */
 bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, const struct tree *known,
                struct tree **ret_tree, struct err *err) MUST_CHECK;
+/* One file of settings, which is the one that its name says. */
+bool load_vm(const struct io *io, const char *vm_dir, const struct guid *guid, struct config **ret_vm,
+             struct err *err) MUST_CHECK;
+bool load_snapshot(const struct io *io, const char *vm_dir, const struct guid *guid, struct config **ret_snapshot,
+                   struct err *err) MUST_CHECK;
 /* `<GUID><end>`: its GUID. */
 bool name_parse(const char *name, const char *end, struct guid *ret_guid);
 

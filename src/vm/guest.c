@@ -4,6 +4,7 @@
 #include "buf.h"
 #include "file.h"
 #include "log.h"
+#include "memory.h"
 #include "runtime.h"
 
 #include <errno.h>
@@ -125,30 +126,6 @@ static bool engines_start(struct guest *guest, struct err *err)
     return true;
 }
 
-/* Checks that .bin and .vsv are whole and belong to the settings, before anything is started on them: QEMU itself would create
- * a missing memory file as zeros. */
-static bool memory_check(const struct guest_options *options, const struct config *config, struct err *err)
-{
-    AUTO_FREE char *vsv = string_printf("%s.vsv", options->state_path);
-    AUTO_FREE char *bin = string_printf("%s.bin", options->state_path);
-    struct vsv_info info;
-
-    if (!vsv || !bin)
-        return err_oom(err);
-    if (!ram_check(vsv, bin, &info, err))
-        return false;
-    if (info.memory_bytes != config->memory_bytes)
-        return err_set(err, ERR_MISMATCH, "%s: memory of %llu bytes, the settings say %llu", vsv,
-                       (unsigned long long)info.memory_bytes, (unsigned long long)config->memory_bytes);
-    if (strcmp(info.machine, config->machine) != 0)
-        return err_set(err, ERR_MISMATCH, "%s: state of a machine '%s', the settings say '%s'", vsv,
-                       info.machine, config->machine);
-    if (options->memory_id && guid_is_set(options->memory_id) && !guid_equal(&info.id, options->memory_id))
-        return err_set(err, ERR_MISMATCH, "%s: has the id %s, the settings name %s", vsv, info.id.text,
-                       options->memory_id->text);
-    return true;
-}
-
 static bool state_load(struct machine *machine, const char *state_path, struct err *err)
 {
     AUTO_FREE char *vsv = string_printf("%s.vsv", state_path);
@@ -216,7 +193,8 @@ static bool guest_fill(struct guest *guest, const struct config *config, const s
     guest->resources_held = options->hold_host_resources;
     if (!accel_resolve(config->accel, &guest->accel, err))
         return false;
-    if (options->state_path && !memory_check(options, config, err))
+    /* Before anything is started: QEMU itself would create a missing memory file as zeros. */
+    if (options->state_path && !memory_check(options->state_path, config, options->memory_id, err))
         return false;
     return runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) && engines_start(guest, err) &&
            process_start(guest, options, &guest->process_dir, &guest->machine, err);
@@ -243,7 +221,7 @@ bool guest_reload(struct guest *guest, const struct guest_options *options, stru
     char *process_dir;
     struct machine *machine;
 
-    if (!memory_check(options, guest->config, err) ||
+    if (!memory_check(options->state_path, guest->config, options->memory_id, err) ||
         !process_start(guest, options, &process_dir, &machine, err))
         return false;
     machine_kill(guest->machine);

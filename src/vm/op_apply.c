@@ -4,6 +4,7 @@
 #include "args.h"
 #include "auto.h"
 #include "buf.h"
+#include "memory.h"
 
 #include <string.h>
 
@@ -28,7 +29,6 @@ static bool memory_usable(const struct vm *vm, const struct apply_request *reque
     AUTO_FREE char *state_path = vm_snapshot_state_path(vm, snapshot);
     AUTO_FREE char *vsv = state_path ? string_printf("%s.vsv", state_path) : NULL;
     AUTO_FREE char *bin = state_path ? string_printf("%s.bin", state_path) : NULL;
-    struct vsv_info info;
     enum config_accel accel;
 
     if (!vsv || !bin)
@@ -39,11 +39,8 @@ static bool memory_usable(const struct vm *vm, const struct apply_request *reque
         return err_set(err, ERR_UNSUPPORTED,
                        "the snapshot was taken under %s, this host runs it under %s; --disks-only goes back "
                        "without its memory", config_accel_name(snapshot->accel_used), config_accel_name(accel));
-    if (!ram_check(vsv, bin, &info, err))
+    if (!memory_check(state_path, snapshot, &snapshot->memory, err))
         return false;
-    if (!guid_equal(&info.id, &snapshot->memory))
-        return err_set(err, ERR_MISMATCH, "%s: has the id %s, the snapshot names %s", vsv, info.id.text,
-                       snapshot->memory.text);
     return !request->verify || ram_verify(vsv, bin, progress, err);
 }
 

@@ -14,6 +14,11 @@ struct vm;
  * ["tcp:2222:22"]}], "display", "accel", "clock"?, "notes"?}; all but name optional. *ret_value: {"guid", "path"}. */
 bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err) MUST_CHECK;
 
+/* Looks for damage in every file of the VM in that folder, also one that vm_open() refuses, and changes nothing. The VM may run: what
+ * somebody writes meanwhile is only opened. *ret_value: docs/operations.md, `check`. ERR_CANCELLED, ERR_NO_MEMORY; ERR_BUSY if faults were
+ * found and the VM was changed meanwhile; faults are no failure. */
+bool vm_check(const char *vm_dir, const struct progress *progress, json_t **ret_value, struct err *err) MUST_CHECK;
+
 /* Takes the VM's lock (ERR_BUSY names the owner), recovers if nothing is alive. A machine that is alive without a manager is
  * ERR_STATE: it says so and how to end it. what: for the lock file. */
 bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err) MUST_CHECK;

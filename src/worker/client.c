@@ -5,6 +5,7 @@
 #include "runtime.h"
 #include "spawn.h"
 #include "store.h"
+#include "store_look.h"
 #include "unix_socket.h"
 #include "vm.h"
 #include "wire.h"
@@ -267,4 +268,11 @@ bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
     if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
         return true;
     return status_from_files(vm_dir, state == STORE_UNMANAGED, ret_status, err);
+}
+
+bool client_check(const char *vm_name, const struct progress *progress, json_t **ret_value, struct err *err)
+{
+    AUTO_FREE char *vm_dir = NULL;
+
+    return store_find_damaged(&io_real, vm_name, &vm_dir, err) && vm_check(vm_dir, progress, ret_value, err);
 }

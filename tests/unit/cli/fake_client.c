@@ -47,6 +47,12 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments,
     return answer(vm_name, operation, owned, ret_value, err);
 }
 
+bool client_check(const char *vm_name, const struct progress *progress, json_t **ret_value, struct err *err)
+{
+    (void)progress;
+    return answer(vm_name, "check", NULL, ret_value, err);
+}
+
 bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
 {
     return answer(vm_name, "status", NULL, ret_status, err);

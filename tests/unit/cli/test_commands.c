@@ -100,6 +100,7 @@ static void each_verb_is_its_operation_with_just_the_arguments_given(void **stat
         {"resume web", "resume", "null"},
         {"save web", "save", "null"},
         {"cancel web", "cancel", "null"},
+        {"check web", "check", "null"},
         {"display web", "display", "null"},
         {"console web --json", "console", "null"},
         {"remove web --yes", "remove", "null"},

@@ -1,0 +1,59 @@
+#include "cli_commands.h"
+#include "cli_disk.h"
+#include "cli_output.h"
+#include "cli_progress.h"
+#include "client.h"
+
+#include <stdio.h>
+
+struct args {
+    bool json;
+};
+
+static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+
+static unsigned long long count(const json_t *answer, const char *key)
+{
+    return (unsigned long long)json_integer_value(json_object_get(answer, key));
+}
+
+static void print(const json_t *answer)
+{
+    const json_t *faults = json_object_get(answer, "faults"), *in_use = json_object_get(answer, "in_use");
+    size_t i;
+    const json_t *fault, *path;
+
+    json_array_foreach (faults, i, fault) {
+        fault_print(json_text(fault, "file"), fault);
+    }
+    json_array_foreach (in_use, i, path) {
+        line_print(json_string_value(path), "in use: its content was not read");
+    }
+    if (json_array_size(faults) == 0)
+        printf("no fault was found in %llu snapshot(s), %llu disk image(s) and %llu memory image(s)\n",
+               count(answer, "snapshots"), count(answer, "images"), count(answer, "memories"));
+}
+
+int cmd_check(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    struct cli_progress progress;
+    json_auto_t *answer = NULL;
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    cli_progress_begin(&progress, "check", /* is_own_work= */ true);
+    bool done = client_check(operands.items[0], &progress.progress, &answer, &err);
+    cli_progress_end(&progress, /* changed= */ false);
+    if (!done)
+        return cli_fail(operands.items[0], &err);
+    if (!args.json)
+        print(answer);
+    else if ((status = output_json(answer)) != 0)
+        return status;
+    return faults_status(json_object_get(answer, "faults"));
+}
