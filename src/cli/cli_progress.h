@@ -15,6 +15,12 @@ struct cli_progress {
     bool on_terminal;
     bool drawn; /* a bar stands on the line */
     struct timespec begun, last_drawn;
+    char phase[24];
+    /* Two earlier looks at this phase, the older one some seconds ago: the rate is from there to now. */
+    struct cli_progress_look {
+        struct timespec at;
+        uint64_t done;
+    } older, newer;
     size_t signal_count; /* that are caught: */
     struct sigaction old_actions[CLI_PROGRESS_SIGNALS];
 };

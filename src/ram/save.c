@@ -100,9 +100,11 @@ static bool on_page(void *context, unsigned block, uint64_t offset, const uint8_
 static bool tell_progress(struct ram_save *save, struct err *err)
 {
     uint64_t done = binfile_counters(save->bin)->seen_pages * RAM_PAGE_BYTES;
-    if (done - save->reported_bytes >= PROGRESS_EVERY) {
-        progress_report(save->progress, "memory", done, save->info.memory_bytes);
-        save->reported_bytes = done;
+    uint64_t all = done + binfile_counters(save->bin)->resent_pages * RAM_PAGE_BYTES;
+    if (all - save->reported_bytes >= PROGRESS_EVERY) {
+        bool again = done == save->info.memory_bytes; /* how much will have changed nobody knows */
+        progress_report(save->progress, again ? "changed memory" : "memory", done, again ? 0 : save->info.memory_bytes);
+        save->reported_bytes = all;
     }
     if (progress_cancelled(save->progress))
         return err_set(err, ERR_CANCELLED, "the saving of memory was cancelled");
@@ -238,6 +240,7 @@ static bool complete(struct ram_save *save, struct err *err)
     }
     if (!check_whole(save, err))
         return false;
+    progress_report(save->progress, "writing to disk", 0, 0);
     memset(save->info.machine, 0, sizeof(save->info.machine));
     strncpy(save->info.machine, stream_machine(save->stream), sizeof(save->info.machine) - 1);
     const struct vsv_parts parts = {.stream = save->stream,
@@ -263,7 +266,6 @@ bool ram_save_finish(struct ram_save *save, struct ram_save_result *ret_result, 
                                                .zero_pages = counters->zero_pages,
                                                .resent_pages = counters->resent_pages,
                                                .state_bytes = save->state.length};
-        progress_report(save->progress, "memory", save->info.memory_bytes, save->info.memory_bytes);
     } else {
         remove_files(save);
     }

@@ -32,6 +32,7 @@ struct server_request {
     char *operation;
     json_t *arguments;
     _Atomic int64_t reported_ms; /* when the client was last told of progress */
+    char phase[32];              /* of which; by one thread after the other */
     struct server_request *next;
 };
 
@@ -366,8 +367,10 @@ static void report_to_client(void *context, const char *phase, uint64_t done, ui
 
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     int64_t now_ms = now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-    if (now_ms - request->reported_ms < REPORT_EVERY_MS)
+    bool is_news = strncmp(request->phase, phase, sizeof request->phase - 1) != 0;
+    if (!is_news && now_ms - request->reported_ms < REPORT_EVERY_MS)
         return;
+    snprintf(request->phase, sizeof request->phase, "%s", phase);
     request->reported_ms = now_ms;
     json_t *message = json_pack("{s:{s:s, s:I, s:I}}", "progress", "phase", phase, "done", (json_int_t)done,
                                      "total", (json_int_t)total);

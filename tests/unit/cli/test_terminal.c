@@ -380,6 +380,19 @@ static void terminal_is_as_before_after_a_signal(void **state)
 
 /* --- progress --- */
 
+/* A gigabyte in a second and a half, then more of which nobody knows the end. */
+static void work_on_bytes(const struct progress *progress)
+{
+    for (int i = 0; i < 15; i++) {
+        progress_report(progress, "memory", (uint64_t)i << 26, 1U << 30);
+        usleep(100000);
+    }
+    for (int i = 0; i < 3; i++) {
+        progress_report(progress, "writing to disk", 0, 0);
+        usleep(100000);
+    }
+}
+
 static void work_slowly(const struct progress *progress)
 {
     for (int i = 0; i < 15; i++) {
@@ -388,24 +401,59 @@ static void work_slowly(const struct progress *progress)
     }
 }
 
-static void long_work_shows_a_bar_and_takes_it_away(void **state)
+static char *shown_while(struct fixture *fixture, void (*work)(const struct progress *progress), unsigned short columns)
 {
-    struct fixture *fixture = *state;
+    struct winsize size = {.ws_row = 24, .ws_col = columns};
 
-    fixture->child = forkpty(&fixture->in, NULL, NULL, NULL);
+    fixture->child = forkpty(&fixture->in, NULL, NULL, &size);
     assert_true(fixture->child >= 0);
     fixture->out = fixture->in;
     if (fixture->child == 0) {
         char *argv[] = {"bough", "save", "web", NULL};
         fake_reset();
         fake_answer = "{\"state\":\"saved\"}";
-        fake_during = work_slowly;
+        fake_during = work;
         _exit(cli_main(3, argv));
     }
-    char *shown = read_until(fixture->out, "web: saved");
+    return read_until(fixture->out, "web: saved");
+}
+
+static void long_work_shows_a_bar_and_takes_it_away(void **state)
+{
+    char *shown = shown_while(*state, work_slowly, 0);
+
     assert_non_null(strstr(shown, "save: memory [======"));
     assert_null(strstr(shown, " 0%")); /* the first second is quiet */
     assert_non_null(strstr(shown, "\r\033[Kweb: saved"));
+}
+
+static void bar_tells_bytes_rate_and_time_left(void **state)
+{
+    char *shown = shown_while(*state, work_on_bytes, 200);
+
+    assert_non_null(strstr(shown, " of 1 GiB, "));
+    assert_non_null(strstr(shown, " MiB/s, "));
+    assert_non_null(strstr(shown, " s left"));
+    assert_non_null(strstr(shown, "save: writing to disk ..."));
+}
+
+static void bar_is_never_wider_than_the_terminal(void **state)
+{
+    char *shown = shown_while(*state, work_on_bytes, 70);
+    unsigned lines = 0;
+
+    assert_non_null(strstr(shown, " s left"));
+    for (char *line = strstr(shown, "save: memory"); line; line = strstr(line + 1, "save: memory"), lines++)
+        assert_true(strcspn(line, "\r\n") < 70);
+    assert_true(lines > 2);
+}
+
+static void narrow_terminal_has_a_bar_alone(void **state)
+{
+    char *shown = shown_while(*state, work_on_bytes, 40);
+
+    assert_null(strstr(shown, "left"));
+    assert_non_null(strstr(shown, "save: memory [==="));
 }
 
 int main(void)
@@ -424,6 +472,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(console_of_a_vm_without_a_socket_is_an_error, setup, teardown),
         cmocka_unit_test_setup_teardown(ctrl_bracket_leaves_and_the_terminal_is_as_before, setup, teardown),
         cmocka_unit_test_setup_teardown(terminal_is_as_before_after_a_signal, setup, teardown),
+        cmocka_unit_test_setup_teardown(bar_tells_bytes_rate_and_time_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(bar_is_never_wider_than_the_terminal, setup, teardown),
+        cmocka_unit_test_setup_teardown(narrow_terminal_has_a_bar_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(long_work_shows_a_bar_and_takes_it_away, setup, teardown),
     };
 
