@@ -1,17 +1,20 @@
 #include "binfile.h"
 
 #include "bytes.h"
+#include "parentbin.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <sys/uio.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define GATHER_PAGES  256
-#define ZERO_PAGE_SUM 0x93d76fe148c689baU /* XXH3 of 4096 zeros */
+#define GATHER_PAGES   256
+#define COMPARED_PAGES 64
+#define ZERO_PAGE_SUM  0x93d76fe148c689baU /* XXH3 of 4096 zeros */
 
 struct binfile {
     int fd;
@@ -20,6 +23,9 @@ struct binfile {
     uint64_t *page_sums; /* of what the file holds */
     uint8_t *seen;       /* a bit for each page that came */
     uint8_t *filled;     /* a bit for each page that is no hole */
+    uint8_t *emptied;    /* of those, a bit for each that shall become one */
+    struct parentbin *parent; /* the file is a clone of it; or NULL */
+    atomic_bool in_hurry;
     struct binfile_counters counters;
     struct iovec gathered[GATHER_PAGES];
     int gathered_count;
@@ -47,7 +53,46 @@ uint64_t bin_chunk_count(uint64_t memory_bytes)
     return div_round_up(memory_bytes, BIN_CHUNK_BYTES);
 }
 
-static bool binfile_init(struct binfile *file, const char *path, struct err *err)
+static bool bit_is_set(const uint8_t *bits, uint64_t bit)
+{
+    return bits[bit / 8] & 1U << (bit % 8);
+}
+
+static void bit_set(uint8_t *bits, uint64_t bit)
+{
+    bits[bit / 8] = (uint8_t)(bits[bit / 8] | 1U << (bit % 8));
+}
+
+static void bit_clear(uint8_t *bits, uint64_t bit)
+{
+    bits[bit / 8] = (uint8_t)(bits[bit / 8] & ~(1U << (bit % 8)));
+}
+
+/* Whatever a clone, or half of one, has brought. What cannot be told is taken for content. */
+static void find_filled(struct binfile *file)
+{
+    uint64_t end = 0;
+
+    while (end < file->memory_bytes) {
+        off_t data = lseek(file->fd, (off_t)end, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            return;
+        off_t hole = data < 0 ? -1 : lseek(file->fd, data, SEEK_HOLE);
+        uint64_t first = data < 0 ? end : (uint64_t)data;
+        end = hole < 0 ? file->memory_bytes : (uint64_t)hole;
+        for (uint64_t page = first / BIN_PAGE_BYTES; page < div_round_up(end, BIN_PAGE_BYTES); page++)
+            bit_set(file->filled, page);
+    }
+}
+
+static bool set_size(struct binfile *file, struct err *err)
+{
+    if (ftruncate(file->fd, (off_t)file->memory_bytes) != 0)
+        return err_sys(err, errno, "%s: set the size to %" PRIu64, file->path, file->memory_bytes);
+    return true;
+}
+
+static bool binfile_init(struct binfile *file, const char *path, const char *parent, struct err *err)
 {
     uint64_t pages = file->memory_bytes / BIN_PAGE_BYTES;
     file->path = strdup(path);
@@ -55,19 +100,25 @@ static bool binfile_init(struct binfile *file, const char *path, struct err *err
     file->page_sums = calloc(pages, sizeof(*file->page_sums));
     file->seen = calloc(div_round_up(pages, 8), 1);
     file->filled = calloc(div_round_up(pages, 8), 1);
-    if (!file->path || !file->page_sums || !file->seen || !file->filled)
+    file->emptied = calloc(div_round_up(pages, 8), 1);
+    if (!file->path || !file->page_sums || !file->seen || !file->filled || !file->emptied)
         return err_oom(err);
     file->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file->fd < 0)
         return err_sys(err, errno, "create %s", path);
-    if (ftruncate(file->fd, (off_t)file->memory_bytes) == 0)
-        return true;
-    err_set_errno(err, errno, "%s: set the size to %" PRIu64, path, file->memory_bytes);
-    unlink(path);
-    return false;
+    if (parent)
+        file->parent = parentbin_clone(parent, file->fd, file->memory_bytes);
+    if (!set_size(file, err)) {
+        unlink(path);
+        return false;
+    }
+    if (parent)
+        find_filled(file);
+    return true;
 }
 
-bool binfile_create(const char *path, uint64_t memory_bytes, struct binfile **ret_file, struct err *err)
+bool binfile_create(const char *path, const char *parent, uint64_t memory_bytes, struct binfile **ret_file,
+                    struct err *err)
 {
     if (memory_bytes == 0 || memory_bytes % BIN_PAGE_BYTES != 0 || memory_bytes > INT64_MAX)
         return err_set(err, ERR_INVALID, "%s: %" PRIu64 " bytes of memory", path, memory_bytes);
@@ -76,7 +127,7 @@ bool binfile_create(const char *path, uint64_t memory_bytes, struct binfile **re
         return err_oom(err);
     file->fd = -1;
     file->memory_bytes = memory_bytes;
-    if (!binfile_init(file, path, err)) {
+    if (!binfile_init(file, path, parent, err)) {
         binfile_close(file);
         return false;
     }
@@ -94,6 +145,8 @@ void binfile_close(struct binfile *file)
     free(file->page_sums);
     free(file->seen);
     free(file->filled);
+    free(file->emptied);
+    parentbin_close(file->parent);
     free(file);
 }
 
@@ -141,16 +194,6 @@ static bool gather(struct binfile *file, uint64_t offset, const uint8_t *bytes, 
     return true;
 }
 
-static bool bit_is_set(const uint8_t *bits, uint64_t bit)
-{
-    return bits[bit / 8] & 1U << (bit % 8);
-}
-
-static void bit_set(uint8_t *bits, uint64_t bit)
-{
-    bits[bit / 8] = (uint8_t)(bits[bit / 8] | 1U << (bit % 8));
-}
-
 static void note_seen(struct binfile *file, uint64_t page)
 {
     if (bit_is_set(file->seen, page))
@@ -160,27 +203,87 @@ static void note_seen(struct binfile *file, uint64_t page)
     bit_set(file->seen, page);
 }
 
+/* How much of the parent is worth reading together. */
+static uint64_t filled_bytes(const struct binfile *file, uint64_t page)
+{
+    uint64_t end = min_u64(page + COMPARED_PAGES, file->memory_bytes / BIN_PAGE_BYTES), next = page + 1;
+
+    while (next < end && bit_is_set(file->filled, next))
+        next++;
+    return (next - page) * BIN_PAGE_BYTES;
+}
+
+/* A page that comes again was changed a moment ago: comparing it would be in vain. */
+static bool is_the_parents(struct binfile *file, uint64_t page, const uint8_t *bytes)
+{
+    return file->parent && bit_is_set(file->filled, page) && !bit_is_set(file->seen, page) &&
+           !atomic_load_explicit(&file->in_hurry, memory_order_relaxed) &&
+           parentbin_has(file->parent, page * BIN_PAGE_BYTES, bytes, filled_bytes(file, page));
+}
+
 bool binfile_page(struct binfile *file, uint64_t offset, const uint8_t *bytes, struct err *err)
 {
     uint64_t page = offset / BIN_PAGE_BYTES;
+    bool is_shared = is_the_parents(file, page, bytes);
+
     note_seen(file, page);
     file->counters.pages++;
-    bit_set(file->filled, page);
     file->page_sums[page] = bin_page_sum(bytes);
+    if (is_shared) {
+        file->counters.shared_pages++;
+        return true;
+    }
+    bit_set(file->filled, page);
+    bit_clear(file->emptied, page);
     return gather(file, offset, bytes, err);
 }
 
-/* Zeros over content are written, not punched: a punched hole waits for the page's write-back on some file
+/* Content stays in the file until binfile_settle(): a punched hole waits for the page's write-back on some file
  * systems, and the reader of the stream must not wait for a disk. */
-bool binfile_zero(struct binfile *file, uint64_t offset, struct err *err)
+void binfile_zero(struct binfile *file, uint64_t offset)
 {
     uint64_t page = offset / BIN_PAGE_BYTES;
+
     note_seen(file, page);
     file->counters.zero_pages++;
-    if (!bit_is_set(file->filled, page))
-        return true;
     file->page_sums[page] = 0;
-    return gather(file, offset, zero_page, err);
+    if (bit_is_set(file->filled, page))
+        bit_set(file->emptied, page);
+}
+
+void binfile_hurry(struct binfile *file)
+{
+    atomic_store(&file->in_hurry, true);
+}
+
+static bool make_zeros(struct binfile *file, uint64_t first, uint64_t end, struct err *err)
+{
+    if (fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * BIN_PAGE_BYTES),
+                  (off_t)((end - first) * BIN_PAGE_BYTES)) == 0)
+        return true;
+    for (uint64_t page = first; page < end; page++)
+        if (!gather(file, page * BIN_PAGE_BYTES, zero_page, err))
+            return false;
+    return true;
+}
+
+bool binfile_settle(struct binfile *file, struct err *err)
+{
+    uint64_t pages = file->memory_bytes / BIN_PAGE_BYTES, first = 0;
+
+    while (first < pages) {
+        uint64_t end = first + 1;
+        if (!bit_is_set(file->emptied, first)) {
+            first = file->emptied[first / 8] ? end : (first / 8 + 1) * 8;
+            continue;
+        }
+        while (end < pages && bit_is_set(file->emptied, end))
+            end++;
+        if (!make_zeros(file, first, end, err))
+            return false;
+        first = end;
+    }
+    return binfile_flush(file, err);
 }
 
 bool binfile_sync(struct binfile *file, struct err *err)

@@ -23,21 +23,24 @@ struct vsv_info {
 struct ram_save_options {
     int stream_fd;                   /* read end of the pipe that QEMU writes; taken, also on failure */
     const char *bin_path, *vsv_path; /* must not exist; created 0600 */
+    const char *parent_bin_path;     /* what most pages are like; may be NULL, and need not exist or fit */
     struct vsv_info info;            /* machine is filled from the stream */
     const struct progress *progress; /* may be NULL; report(phase "memory", bytes so far, memory_bytes) */
 };
 
 struct ram_save_result {
     uint64_t stream_bytes, pages, zero_pages, resent_pages, state_bytes;
+    uint64_t shared_pages; /* of pages: not written, because the parent has them and extents can be shared */
 };
 
-/* Starts a thread that takes the stream apart. It never waits for anything but the pipe and page-cache
- * writes. */
+/* Starts a thread that takes the stream apart. It waits for nothing but the pipe, page-cache writes and, until
+ * ram_save_hurry(), reads of the parent's `.bin`. */
 struct ram_save;
 bool ram_save_start(const struct ram_save_options *options, struct ram_save **ret_save,
                     struct err *err) MUST_CHECK;
 /* The guest stands still (at STOP, before migrate-continue): from now on the stream is taken into memory
- * first, up to half a gigabyte of it, so that the pause does not depend on what the file system is busy with.
+ * first, up to half a gigabyte of it, and nothing is compared with the parent, so that the pause does not
+ * depend on what the file system is busy with.
  * Never waits, cannot fail, may be left out. */
 void ram_save_hurry(struct ram_save *save);
 /* Waits for the end of the stream (QEMU closes it), completes both files and makes them durable (files, not

@@ -94,7 +94,10 @@ static bool on_page(void *context, unsigned block, uint64_t offset, const uint8_
         smallblocks_page(save->small, block, offset, bytes);
         return true;
     }
-    return bytes ? binfile_page(save->bin, offset, bytes, err) : binfile_zero(save->bin, offset, err);
+    if (bytes)
+        return binfile_page(save->bin, offset, bytes, err);
+    binfile_zero(save->bin, offset);
+    return true;
 }
 
 static bool tell_progress(struct ram_save *save, struct err *err)
@@ -168,9 +171,9 @@ static void save_free(struct ram_save *save)
     free(save);
 }
 
-static bool create_files(struct ram_save *save, struct err *err)
+static bool create_files(struct ram_save *save, const char *parent_bin_path, struct err *err)
 {
-    if (!binfile_create(save->bin_path, save->info.memory_bytes, &save->bin, err))
+    if (!binfile_create(save->bin_path, parent_bin_path, save->info.memory_bytes, &save->bin, err))
         return false;
     save->bin_made = true;
     save->vsv_fd = open(save->vsv_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -191,7 +194,7 @@ static bool save_start(struct ram_save *save, const struct ram_save_options *opt
         return err_oom(err);
     if (!guid_is_set(&save->info.id))
         return err_set(err, ERR_INVALID, "%s: saved without an id", save->vsv_path);
-    if (!create_files(save, err))
+    if (!create_files(save, options->parent_bin_path, err))
         return false;
     return thread_start(run, save, "ram-save", &save->thread, err);
 }
@@ -238,7 +241,7 @@ static bool complete(struct ram_save *save, struct err *err)
         *err = save->err;
         return false;
     }
-    if (!check_whole(save, err))
+    if (!check_whole(save, err) || !binfile_settle(save->bin, err))
         return false;
     progress_report(save->progress, "writing to disk", 0, 0);
     memset(save->info.machine, 0, sizeof(save->info.machine));
@@ -265,7 +268,8 @@ bool ram_save_finish(struct ram_save *save, struct ram_save_result *ret_result, 
                                                .pages = counters->pages,
                                                .zero_pages = counters->zero_pages,
                                                .resent_pages = counters->resent_pages,
-                                               .state_bytes = save->state.length};
+                                               .state_bytes = save->state.length,
+                                               .shared_pages = counters->shared_pages};
     } else {
         remove_files(save);
     }
@@ -275,6 +279,7 @@ bool ram_save_finish(struct ram_save *save, struct ram_save_result *ret_result, 
 
 void ram_save_hurry(struct ram_save *save)
 {
+    binfile_hurry(save->bin);
     input_hurry(save->input);
 }
 

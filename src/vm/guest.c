@@ -346,6 +346,7 @@ static bool ram_save_open(const struct guest *guest, const struct guest_save *sa
         .stream_fd = ends[0],
         .bin_path = bin,
         .vsv_path = vsv,
+        .parent_bin_path = save->parent_bin,
         .info = {.id = save->memory_id, .memory_bytes = guest->config->memory_bytes},
         .progress = save->progress,
     };

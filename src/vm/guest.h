@@ -69,6 +69,7 @@ bool guest_flush(struct guest *guest, struct err *err) MUST_CHECK;
 
 struct guest_save {
     const char *state_path;  /* <state_path>.bin and .vsv, which must not exist */
+    const char *parent_bin;  /* memory that this one is much like; NULL: none is known */
     struct guid memory_id;
     bool stay_stopped;
     bool point_now;          /* as machine_save's */

@@ -75,6 +75,19 @@ static void plan_context_done(struct plan_context *context)
         close(context->screen_fd);
 }
 
+/* The memory that the VM last had saved on its way here, for the new one to share. Any would do: it is compared, not trusted. NULL if
+ * there is none; sharing is not worth a failure. */
+static char *parent_bin(const struct vm *vm, const struct config *naming)
+{
+    const struct tree *tree = store_tree(vm->store);
+    const struct config *parent = tree_by_guid(tree, &naming->parent);
+
+    while (parent && (parent->state_when_taken == STATE_OFF || parent->memory_bytes != naming->memory_bytes))
+        parent = tree_by_guid(tree, &parent->parent);
+    AUTO_FREE char *dir = parent ? tree_snapshot_dir(tree, &parent->snapshot) : NULL;
+    return dir ? tree_state_path(dir, &parent->snapshot, ".bin") : NULL;
+}
+
 static bool save_memory(struct plan_context *context, struct plan *plan, size_t index, struct err *err)
 {
     const struct step *step = &plan->steps[index];
@@ -90,8 +103,10 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
     AUTO_FREE char *nvram_copy = NULL;
     if (step->from && !(nvram_copy = plan_nvram_path(plan, index)))
         return err_oom(err);
+    AUTO_FREE char *parent = parent_bin(vm, naming);
     struct guest_save save = {
         .state_path = step->path,
+        .parent_bin = parent,
         .nvram = step->from,
         .nvram_copy = nvram_copy,
         .memory_id = naming->memory,

@@ -14,6 +14,12 @@ from bough_test import Skip, sbin
 
 CLONE_NEWNS = 0x00020000
 MIB = 1 << 20
+MAKERS = {
+    "ext2": ("mke2fs", "-q", "-t", "ext2", "-F", "-m", "0"),
+    "ext4": ("mke2fs", "-q", "-t", "ext4", "-F", "-m", "0"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),      # of 300 MiB at least
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),  # of 110 MiB at least
+}
 
 
 def _own_namespace(done=[]):  # pylint: disable=dangerous-default-value
@@ -95,7 +101,8 @@ def small_disk(home, folder, mib, kind="ext4", backing=None):
     image = Path(backing or home.dir, f"{Path(folder).name}.img")
     with open(image, "wb") as stream:
         stream.truncate(mib * MIB)
-    subprocess.run([sbin("mke2fs"), "-q", "-t", kind, "-F", "-m", "0", str(image)], check=True)
+    program, *options = MAKERS[kind]
+    subprocess.run([sbin(program), *options, str(image)], check=True, stdout=subprocess.DEVNULL)
     _mount("-o", "loop", image, folder)
     with _mounted(home, folder) as disk:
         yield disk
