@@ -12,7 +12,7 @@
 struct args {
     uint64_t memory_bytes, cpus, generation;
     struct cli_list disks, nics;
-    const char *cdrom, *kernel, *initrd, *append, *cpu, *display, *accel, *clock, *notes;
+    const char *cdrom, *kernel, *initrd, *append, *cpu, *machine, *display, *accel, *clock, *notes;
     bool json;
 };
 
@@ -21,6 +21,9 @@ static const struct cli_option OPTIONS[] = {
     {"cpus", CLI_NUMBER, offsetof(struct args, cpus), "N", "default: 1"},
     {"cpu", CLI_TEXT, offsetof(struct args, cpu), "MODEL",
      "the processor that the guest sees, by QEMU's name"},
+    {"machine", CLI_TEXT, offsetof(struct args, machine), "TYPE",
+     "QEMU's machine type with its version, such as pc-i440fx-7.2;\n"
+     "                             default: that of the installed QEMU"},
     {"disk", CLI_LIST, offsetof(struct args, disks), "DISK",
      "SIZE for a new disk, or FILE.vhd to use in place; then, if need be,\n"
      "                             ,bus=ide|scsi|virtio (a file whose name is a size: ./20G)"},
@@ -161,6 +164,7 @@ static bool arguments_fill(json_t *arguments, const char *name, const struct arg
            argument_path(arguments, "initrd", args->initrd, err) &&
            argument_text(arguments, "append", args->append, err) &&
            argument_text(arguments, "cpu", args->cpu, err) &&
+           argument_text(arguments, "machine", args->machine, err) &&
            argument_text(arguments, "display", args->display, err) &&
            argument_text(arguments, "accel", args->accel, err) &&
            argument_text(arguments, "clock", args->clock, err) &&

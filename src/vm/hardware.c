@@ -5,6 +5,7 @@
 #include "bytes.h"
 #include "disk.h"
 #include "file.h"
+#include "machine.h"
 #include "store.h"
 
 #include <ctype.h>
@@ -310,6 +311,19 @@ static bool file_set(char **field, const char *key, const char *value, struct er
     return config_set_string(field, path, err);
 }
 
+/* A version of the generation's board that this host's QEMU offers. */
+static bool machine_set(struct config *config, const char *value, struct err *err)
+{
+    const char *board = config->generation == 2 ? "pc-q35-" : "pc-i440fx-";
+    struct qemu qemu;
+
+    if (strncmp(value, board, strlen(board)) != 0)
+        return err_set(err, ERR_INVALID, "machine: '%.40s' is no machine of generation %u (%s7.2)", value,
+                       config->generation, board);
+    return qemu_find(&qemu, err) && qemu_check_machine(&qemu, value, err) &&
+           config_set_string(&config->machine, value, err);
+}
+
 static bool hardware_set_word(struct config *config, const char *key, const char *value, struct err *err)
 {
     if (strcmp(key, "display") == 0 && config_display_parse(value, &config->display))
@@ -343,9 +357,11 @@ bool hardware_set(struct config *config, const char *key, const char *value, boo
         return hardware_cdrom_set(config, value, err);
     if (strcmp(key, "cpu") == 0)
         return config_set_string(&config->cpu_model, value, err);
+    if (strcmp(key, "machine") == 0)
+        return machine_set(config, value, err);
     if (strcmp(key, "display") == 0 || strcmp(key, "accel") == 0 || strcmp(key, "clock") == 0)
         return hardware_set_word(config, key, value, err);
     return err_set(err, ERR_INVALID,
                    "unknown setting '%.40s' (accel, append, cdrom, clock, cpu, cpus, disk, display, initrd, kernel, "
-                   "memory, nic, notes)", key);
+                   "machine, memory, nic, notes)", key);
 }

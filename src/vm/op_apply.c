@@ -21,6 +21,27 @@ static bool flags_read(const json_t *args, struct apply_request *request, struct
            args_bool(args, "verify", &request->verify, err) && args_bool(args, "dry_run", &request->dry_run, err);
 }
 
+/* The same virtual hardware must be had here. */
+static bool hardware_usable(const struct config *snapshot, struct err *err)
+{
+    enum config_accel accel;
+    struct qemu qemu;
+
+    if (!accel_resolve(snapshot->accel, &accel, err) || !qemu_find(&qemu, err))
+        return false;
+    if (accel != snapshot->accel_used)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "the snapshot was taken under %s, this host runs it under %s; --disks-only goes back "
+                       "without its memory", config_accel_name(snapshot->accel_used), config_accel_name(accel));
+    if (qemu_check_machine(&qemu, snapshot->machine, err))
+        return true;
+    if (err->code != ERR_UNSUPPORTED)
+        return false;
+    return err_set(err, ERR_UNSUPPORTED,
+                   "the snapshot is of a machine %s, which QEMU %s does not offer; --disks-only goes back without its "
+                   "memory", snapshot->machine, qemu.version);
+}
+
 /* What must hold on this host before anything of the present is touched. */
 static bool memory_usable(const struct vm *vm, const struct apply_request *request,
                           const struct progress *progress, struct err *err)
@@ -29,17 +50,10 @@ static bool memory_usable(const struct vm *vm, const struct apply_request *reque
     AUTO_FREE char *state_path = vm_snapshot_state_path(vm, snapshot);
     AUTO_FREE char *vsv = state_path ? string_printf("%s.vsv", state_path) : NULL;
     AUTO_FREE char *bin = state_path ? string_printf("%s.bin", state_path) : NULL;
-    enum config_accel accel;
 
     if (!vsv || !bin)
         return err_oom(err);
-    if (!accel_resolve(snapshot->accel, &accel, err))
-        return false;
-    if (accel != snapshot->accel_used)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "the snapshot was taken under %s, this host runs it under %s; --disks-only goes back "
-                       "without its memory", config_accel_name(snapshot->accel_used), config_accel_name(accel));
-    if (!memory_check(state_path, snapshot, &snapshot->memory, err))
+    if (!hardware_usable(snapshot, err) || !memory_check(state_path, snapshot, &snapshot->memory, err))
         return false;
     return !request->verify || ram_verify(vsv, bin, progress, err);
 }

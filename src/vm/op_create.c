@@ -133,7 +133,7 @@ static bool pin(struct config *config, struct err *err)
     struct qemu qemu;
 
     if (!accel_resolve(config->accel, &accel, err) || !qemu_find(&qemu, err) ||
-        !qemu_default_machine(&qemu, config->generation, &config->machine, err))
+        (!config->machine && !qemu_default_machine(&qemu, config->generation, &config->machine, err)))
         return false;
     if (config->cpu_model)
         return true;
@@ -144,7 +144,7 @@ static bool pin(struct config *config, struct err *err)
 static bool settings_from_json(struct config *config, const json_t *args, struct err *err)
 {
     static const char *const KEYS[] = {"accel", "append", "cdrom", "clock", "cpu",
-                                       "display", "initrd", "kernel", "notes", NULL};
+                                       "display", "initrd", "kernel", "machine", "notes", NULL};
     bool live;
 
     for (const char *const *key = KEYS; *key; key++) {
@@ -210,8 +210,8 @@ static bool nvram_make(const struct config *config, const char *dir, struct err 
 bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err)
 {
     static const char *const KNOWN[] = {"accel", "append", "cdrom", "clock", "cpu", "cpus",
-                                        "disks", "display", "generation", "initrd", "kernel", "memory",
-                                        "name", "nics", "notes", NULL};
+                                        "disks", "display", "generation", "initrd", "kernel", "machine",
+                                        "memory", "name", "nics", "notes", NULL};
     AUTO_CONFIG struct config *config = config_new();
     AUTO_FREE char *home = NULL;
     AUTO_FREE char *dir = NULL;

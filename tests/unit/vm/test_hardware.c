@@ -171,6 +171,7 @@ static void settings_take_their_values_and_no_others(void **state)
         const char *key, *good, *bad;
     } CASES[] = {{"memory", "512M", "lots"}, {"cpus", "4", "0"},        {"cpus", "1", "1x"},     {"display", "vnc", "x11"},
                  {"accel", "tcg", "xen"},    {"clock", "host", "noon"}, {"kernel", "", "/none"}};
+    static const char *const MACHINES[] = {"pc", "q35", "pc-q35-7.2", "pc-i440fx-99.9", ""};
     AUTO_CONFIG struct config *config = fresh(1);
     struct err err;
     bool live;
@@ -182,6 +183,9 @@ static void settings_take_their_values_and_no_others(void **state)
         assert_false(hardware_set(config, CASES[i].key, CASES[i].bad, &live, &err));
         assert_non_null(strstr(err.text, CASES[i].bad[0] == '/' ? "kernel" : CASES[i].bad));
     }
+    for (size_t i = 0; i < ARRAY_SIZE(MACHINES); i++)
+        assert_false(hardware_set(config, "machine", MACHINES[i], &live, &err));
+    assert_null(config->machine);
     assert_int_equal(config->memory_bytes, 512ULL << 20);
     assert_true(hardware_set(config, "notes", "any text", &live, &err) && live);
     assert_false(hardware_set(config, "colour", "red", &live, &err));
