@@ -8,6 +8,7 @@
 #include "binfile.h"
 #include "buf.h"
 #include "bytes.h"
+#include "description.h"
 #include "input.h"
 #include "ram.h"
 #include "rawfile.h"
@@ -226,7 +227,8 @@ static bool check_whole(struct ram_save *save, struct err *err)
 {
     size_t description = 0;
     uint64_t missing = 0;
-    if (!stream_check_state(save->state.data, save->state.length, &description, err))
+    if (!stream_check_state(save->state.data, save->state.length, &description, err) ||
+        !description_check(save->state.data, save->state.length, description, err))
         return false;
     /* QEMU sends every page at least once; a hole that nobody asked for would be silent damage. */
     if (!binfile_is_complete(save->bin, &missing))

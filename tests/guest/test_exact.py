@@ -169,6 +169,38 @@ for each in MATRIX if os.environ.get("BOUGH_TEST_EXACT") == "all" or sys.argv[1:
     make_claim(*each)
 
 
+def described(home, generation, qemu):
+    """bough itself holds each stream against QEMU's description; here another reader does, and looks whether all is there."""
+    use(home, qemu)
+    (home.dir / "iso").write_bytes(bytes(2048))
+    buses = ("scsi", "virtio") if generation == 2 else ("ide", "scsi", "virtio")
+    vm = home.create("d", "--generation", generation, "--cpus", 4, "--memory", "128M", "--display", "vnc", "--nic", "user",
+                     "--nic", "user", "--cdrom", home.dir / "iso", *(w for bus in buses for w in ("--disk", f"8M,bus={bus}")))
+    vm.do("start", "--paused")
+    devices = vmstate.decode(stream(vm, vm.snapshot()["guid"]))
+    names = " ".join(device.key for device in devices)
+    for wanted in ("cpu#3", "vga#0", "virtio-net#0", "0000:00:05.0/virtio-net#0", "virtio-scsi#0", "virtio-blk#0", "vmgenid#0",
+                   "serial#0", "globalstate#0", "ich9_ahci" if generation == 2 else "/ide#0"):
+        assert wanted in names, f"no {wanted} among {names}"
+    assert len({device.section for device in devices}) == len(devices)
+
+
+def claim_state_of_all_kinds_of_devices_is_as_qemu_describes_it(home):
+    described(home, 1, "installed")
+
+
+def claim_state_of_all_kinds_of_devices_is_as_qemu_describes_it_generation_2(home):
+    described(home, 2, "installed")
+
+
+def claim_state_of_all_kinds_of_devices_is_as_a_newer_qemu_describes_it(home):
+    described(home, 1, "backports")
+
+
+def claim_state_of_all_kinds_of_devices_is_as_a_newer_qemu_describes_it_generation_2(home):
+    described(home, 2, "backports")
+
+
 # --- one version of QEMU and another ---
 
 def is_newer(home):

@@ -175,6 +175,16 @@ static void a_page_that_never_came_is_corrupt(void **state)
     expect_failure(*state, &in, 3 * 4096, ERR_CORRUPT, "the page at 4096 of pc.ram");
 }
 
+static void state_that_its_description_denies_is_corrupt(void **state)
+{
+    AUTO_BUF struct buf in = BUF_INIT;
+    fixture_stream(&in);
+    uint8_t *name = memmem(in.data, in.length, "timer", 5); /* in the section; the description has it behind */
+    assert_non_null(name);
+    name[0] = 'T';
+    expect_failure(*state, &in, F_MEMORY_BYTES, ERR_CORRUPT, "not as QEMU describes it");
+}
+
 static void an_early_end_is_corrupt(void **state)
 {
     AUTO_BUF struct buf in = BUF_INIT;
@@ -341,6 +351,7 @@ int main(void)
         test_of(a_stream_without_main_memory_is_corrupt),
         test_of(a_second_main_memory_is_unsupported),
         test_of(a_page_that_never_came_is_corrupt),
+        test_of(state_that_its_description_denies_is_corrupt),
         test_of(an_early_end_is_corrupt),
         test_of(memory_of_part_of_a_page_is_invalid),
         test_of(a_file_that_exists_is_left_alone),

@@ -139,7 +139,8 @@ void w_zero(struct buf *out, const char *name, uint64_t offset)
 
 void w_state(struct buf *out)
 {
-    static const char json[] = "{\"page_size\": 4096, \"devices\": []}";
+    static const char json[] = "{\"page_size\": 4096, \"devices\": [{\"name\": \"timer\", \"instance_id\": 0, \"version\": 2, "
+                               "\"fields\": [{\"name\": \"x\", \"type\": \"buffer\", \"size\": 12}]}]}";
     w_u8(out, 4);
     w_u32(out, 3);
     w_str8(out, "timer");
