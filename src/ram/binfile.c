@@ -12,9 +12,11 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define GATHER_PAGES   256
-#define COMPARED_PAGES 64
-#define ZERO_PAGE_SUM  0x93d76fe148c689baU /* XXH3 of 4096 zeros */
+#define GATHER_PAGES     256
+#define COMPARED_PAGES   64
+#define GROUP_PAGES      16
+#define SCATTERED_PIECES 4
+#define ZERO_PAGE_SUM    0x93d76fe148c689baU /* XXH3 of 4096 zeros */
 
 struct binfile {
     int fd;
@@ -24,6 +26,7 @@ struct binfile {
     uint8_t *seen;       /* a bit for each page that came */
     uint8_t *filled;     /* a bit for each page that is no hole */
     uint8_t *emptied;    /* of those, a bit for each that shall become one */
+    uint8_t *written;    /* a bit for each page that was, ever */
     struct parentbin *parent; /* the file is a clone of it; or NULL */
     atomic_bool in_hurry;
     struct binfile_counters counters;
@@ -101,7 +104,8 @@ static bool binfile_init(struct binfile *file, const char *path, const char *par
     file->seen = calloc(div_round_up(pages, 8), 1);
     file->filled = calloc(div_round_up(pages, 8), 1);
     file->emptied = calloc(div_round_up(pages, 8), 1);
-    if (!file->path || !file->page_sums || !file->seen || !file->filled || !file->emptied)
+    file->written = calloc(div_round_up(pages, 8), 1);
+    if (!file->path || !file->page_sums || !file->seen || !file->filled || !file->emptied || !file->written)
         return err_oom(err);
     file->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file->fd < 0)
@@ -146,6 +150,7 @@ void binfile_close(struct binfile *file)
     free(file->seen);
     free(file->filled);
     free(file->emptied);
+    free(file->written);
     parentbin_close(file->parent);
     free(file);
 }
@@ -234,6 +239,7 @@ bool binfile_page(struct binfile *file, uint64_t offset, const uint8_t *bytes, s
         return true;
     }
     bit_set(file->filled, page);
+    bit_set(file->written, page);
     bit_clear(file->emptied, page);
     return gather(file, offset, bytes, err);
 }
@@ -267,7 +273,55 @@ static bool make_zeros(struct binfile *file, uint64_t first, uint64_t end, struc
     return true;
 }
 
-bool binfile_settle(struct binfile *file, struct err *err)
+static bool is_shared(const struct binfile *file, uint64_t page)
+{
+    return bit_is_set(file->filled, page) && !bit_is_set(file->written, page) &&
+           !bit_is_set(file->emptied, page);
+}
+
+/* Many pieces, with something shared between them. */
+static bool is_scattered(const struct binfile *file, uint64_t first, uint64_t end)
+{
+    unsigned pieces = 0;
+    bool is_apart = true;
+
+    for (uint64_t page = first; page < end; page++) {
+        bool is_written = bit_is_set(file->written, page);
+        pieces += is_written && is_apart;
+        is_apart = is_shared(file, page) || (is_apart && !is_written);
+    }
+    return pieces >= SCATTERED_PIECES;
+}
+
+/* What cannot be written stays shared: it is the same content. */
+static void write_shared(struct binfile *file, uint64_t page, const uint8_t *bytes)
+{
+    off_t offset = (off_t)(page * BIN_PAGE_BYTES);
+
+    if (bin_page_sum(bytes) == file->page_sums[page] &&
+        pwrite(file->fd, bytes, BIN_PAGE_BYTES, offset) == BIN_PAGE_BYTES)
+        file->counters.shared_pages--;
+}
+
+/* Where many pages of a group were written, apart from each other, its others are written too: piece by piece it would
+ * cost the disk more than as a whole, now and whenever the image is read, and the file system an entry for each. */
+static void unshare(struct binfile *file)
+{
+    uint64_t pages = file->memory_bytes / BIN_PAGE_BYTES;
+    uint8_t bytes[GROUP_PAGES * BIN_PAGE_BYTES];
+
+    for (uint64_t first = 0; file->parent && first < pages; first += GROUP_PAGES) {
+        uint64_t end = min_u64(first + GROUP_PAGES, pages);
+        if (!is_scattered(file, first, end) ||
+            !parentbin_read(file->parent, first * BIN_PAGE_BYTES, bytes, (end - first) * BIN_PAGE_BYTES))
+            continue;
+        for (uint64_t page = first; page < end; page++)
+            if (is_shared(file, page))
+                write_shared(file, page, bytes + (page - first) * BIN_PAGE_BYTES);
+    }
+}
+
+static bool make_holes(struct binfile *file, struct err *err)
 {
     uint64_t pages = file->memory_bytes / BIN_PAGE_BYTES, first = 0;
 
@@ -284,6 +338,14 @@ bool binfile_settle(struct binfile *file, struct err *err)
         first = end;
     }
     return binfile_flush(file, err);
+}
+
+bool binfile_settle(struct binfile *file, struct err *err)
+{
+    if (!make_holes(file, err))
+        return false;
+    unshare(file);
+    return true;
 }
 
 bool binfile_sync(struct binfile *file, struct err *err)

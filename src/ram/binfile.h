@@ -2,8 +2,9 @@
  * them.
  *
  * Adjacent pages are gathered and written together. A page that is zeros is a hole in the end. Where the file
- * began as a clone of its parent's, a page that comes for the first time and is the parent's is not written. Of each page's content a 64-bit sum is kept in memory, so that the checksums of the chunks need no
- * second reading, however often pages are sent again (docs/ram.md defines both). */
+ * began as a clone of its parent's, a page that comes for the first time and is the parent's is not written. Of
+ * each page's content a 64-bit sum is kept in memory, so that the checksums of the chunks need no second reading,
+ * however often pages are sent again (docs/ram.md defines both). */
 #pragma once
 
 #include "auto.h"
@@ -46,7 +47,8 @@ void binfile_zero(struct binfile *file, uint64_t offset);
 bool binfile_flush(struct binfile *file, struct err *err) MUST_CHECK;
 /* From any thread: from now on nothing is compared with the parent, which may have to be read from a disk. */
 void binfile_hurry(struct binfile *file);
-/* When no more pages come, and nobody waits: pages that became zeros become holes. */
+/* When no more pages come, and nobody waits: pages that became zeros become holes, and what is shared with the
+ * parent between many changed pages is not shared any more. */
 bool binfile_settle(struct binfile *file, struct err *err) MUST_CHECK;
 bool binfile_sync(struct binfile *file, struct err *err) MUST_CHECK;
 

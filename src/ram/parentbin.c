@@ -51,15 +51,21 @@ void parentbin_close(struct parentbin *parent)
     free(parent);
 }
 
-static bool window_fill(struct parentbin *parent, uint64_t offset, uint64_t ahead)
+static ssize_t read_at(const struct parentbin *parent, uint64_t offset, uint8_t *bytes, size_t length)
 {
-    size_t length = (size_t)min_u64(ahead, WINDOW_BYTES);
     ssize_t got;
 
-    parent->window_length = 0;
     do
-        got = pread(parent->fd, parent->window, length, (off_t)offset);
+        got = pread(parent->fd, bytes, length, (off_t)offset);
     while (got < 0 && errno == EINTR);
+    return got;
+}
+
+static bool window_fill(struct parentbin *parent, uint64_t offset, uint64_t ahead)
+{
+    ssize_t got = read_at(parent, offset, parent->window, (size_t)min_u64(ahead, WINDOW_BYTES));
+
+    parent->window_length = 0;
     if (got < (ssize_t)BIN_PAGE_BYTES)
         return false;
     parent->window_offset = offset;
@@ -74,4 +80,9 @@ bool parentbin_has(struct parentbin *parent, uint64_t offset, const uint8_t *pag
     if (!is_held && !window_fill(parent, offset, ahead))
         return false;
     return memcmp(parent->window + (offset - parent->window_offset), page, BIN_PAGE_BYTES) == 0;
+}
+
+bool parentbin_read(const struct parentbin *parent, uint64_t offset, uint8_t *bytes, size_t length)
+{
+    return read_at(parent, offset, bytes, length) == (ssize_t)length;
 }

@@ -22,3 +22,6 @@ void parentbin_close(struct parentbin *parent); /* accepts NULL */
 /* Has the parent this page at this offset? One that cannot be read differs. ahead: bytes from the offset on that are worth
  * reading, at least one page. May wait for a disk. */
 bool parentbin_has(struct parentbin *parent, uint64_t offset, const uint8_t *page, uint64_t ahead);
+
+/* All of it, or false. */
+bool parentbin_read(const struct parentbin *parent, uint64_t offset, uint8_t *bytes, size_t length);

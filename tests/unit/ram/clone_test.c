@@ -290,6 +290,32 @@ static void a_page_that_did_not_come_is_never_the_parents(void **state)
     }
 }
 
+/* By groups of 16: many pieces; one piece, though large; few pieces. */
+static void among_many_changed_pages_nothing_is_shared(void **state)
+{
+    enum { GROUP = 16, SHARED = 8 + 14 };
+    struct clones *clones = *state;
+    unsigned model[PAGES];
+    AUTO_BUF struct buf in = BUF_INIT;
+    struct ram_save_result result;
+    struct err err = ERR_INIT;
+    for (unsigned page = 0; page < PAGES; page++)
+        model[page] = page + 1;
+    save_parent(clones, model);
+    for (unsigned page = 0; page < PAGES; page++) {
+        unsigned in_group = page % GROUP, kind = page / GROUP % 3;
+        if (kind == 0 ? in_group % 4 == 1 : kind == 1 ? in_group < 8 : in_group == 3 || in_group == 9)
+            model[page] += PAGES;
+    }
+    open_stream(&in);
+    put_model(&in, model);
+    close_stream(&in);
+    if (!save_child(clones, &in, false, &result, &err))
+        fail_msg("%s", err.text);
+    expect_model(&clones->child, model);
+    assert_int_equal(result.shared_pages, clones->shares ? PAGES / GROUP / 3 * SHARED : 0);
+}
+
 /* Contents are compared with the parent's file itself, so what happened to that file does not matter. */
 static void a_damaged_parent_damages_no_child(void **state)
 {
@@ -301,7 +327,7 @@ static void a_damaged_parent_damages_no_child(void **state)
     for (unsigned page = 0; page < PAGES; page++)
         model[page] = page % 5 ? page + 1 : 0;
     save_parent(clones, model);
-    for (unsigned page = 0; page < PAGES; page += 3)
+    for (unsigned page = 0; page < PAGES; page += page < PAGES / 2 ? 3 : 7)
         fixture_patch(clones->parent.bin, page * 4096ULL + 17, "damage", 6);
     open_stream(&in);
     put_model(&in, model);
@@ -351,6 +377,7 @@ int main(void)
         test_of(a_child_holds_what_was_sent_last_and_its_parent_what_it_held),
         test_of(in_a_hurry_nothing_is_compared),
         test_of(pages_that_became_zeros_are_holes),
+        test_of(among_many_changed_pages_nothing_is_shared),
         test_of(a_page_that_did_not_come_is_never_the_parents),
         test_of(a_damaged_parent_damages_no_child),
         test_of(a_parent_that_is_missing_or_of_another_size_is_none),
