@@ -118,6 +118,8 @@ struct machine_save_result {
 /* Can the memory of a VM that runs be saved as it is at the request? ERR_STATE or ERR_UNSUPPORTED with the reason. Nothing changes. */
 bool machine_can_save_background(struct machine *machine, struct err *err) MUST_CHECK;
 /* With point_now (save_background.c): the instant is at the beginning, before anything was copied; cancelled() is obeyed to the end.
+ * The reader must read to the end of the stream whatever becomes of it: QEMU before 8.1 leaves the memory protected, and so the guest
+ * hanging for ever, when such a migration is cancelled or fails. With those a save that is given up is still waited for.
  *
  * Else pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
  * number of passes that do not converge the rest is copied stopped. Under TCG QEMU loses writes of the guest if it reads the

@@ -15,6 +15,9 @@
  * No bitmap of changed pages is read: each page is copied once, before it changes. So TCG, which can lose a write
  * of a guest whose bitmap is read while it runs (save.c), loses none here.
  *
+ * QEMU before 8.1 leaves memory protected when such a migration fails or is cancelled: whoever writes to it, processor or
+ * device, waits for ever. So there it is never cancelled, and its reader takes all of it; what was not wanted is thrown away.
+ *
  * The kernel protects pages by userfaultfd: of anonymous memory, for who may use it. A VM that maps its memory from a
  * snapshot's file cannot be saved so. One that stands still must not: 7.2 would set it running. */
 #include "save_private.h"
@@ -24,6 +27,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -109,6 +113,24 @@ static bool begin(struct saving *saving)
     return saving_migrate(saving);
 }
 
+static bool must_come_to_its_end(const struct machine *machine)
+{
+    unsigned major = 0, minor = 0;
+    return sscanf(qmp_version(machine->qmp), "%u.%u", &major, &minor) != 2 || major < 8 || (major == 8 && minor < 1);
+}
+
+/* Is somebody against going on, and can that be obeyed now? */
+static bool check(struct saving *saving)
+{
+    if ((saving->given_up && !saving->failed) || saving_check_others(saving))
+        return true;
+    if (saving->failed || !must_come_to_its_end(saving->machine))
+        return false;
+    saving->given_up = true;
+    saving->why = *saving->err;
+    return true;
+}
+
 static bool has_copied(struct saving *saving, bool *ret_has)
 {
     json_t *value = NULL;
@@ -130,7 +152,7 @@ static bool let_go_on(struct saving *saving)
             return false;
         if (copied && !machine_continue(saving->machine, saving->err))
             return false;
-        if (!saving_listen(saving, GO_ON_LOOK_MS) || !saving_check_others(saving))
+        if (!saving_listen(saving, GO_ON_LOOK_MS) || !check(saving))
             return false;
     }
     saving->held = false;
@@ -143,7 +165,7 @@ static bool let_go_on(struct saving *saving)
 static bool copy(struct saving *saving)
 {
     while (!saving->completed) {
-        if (!saving_listen(saving, SAVE_LOOK_MS) || !saving_check_others(saving))
+        if (!saving_listen(saving, SAVE_LOOK_MS) || !check(saving))
             return false;
         saving->guest_stopped |= saving->stands;
     }
@@ -169,5 +191,9 @@ bool save_background(struct saving *saving)
     saving->background = true;
     if (!begin(saving))
         return saving->held ? saving_roll_back(saving) : false;
-    return (let_go_on(saving) && copy(saving)) || saving_roll_back(saving);
+    if (!let_go_on(saving) || !copy(saving))
+        return saving_roll_back(saving);
+    if (saving->given_up)
+        *saving->err = saving->why;
+    return !saving->given_up;
 }

@@ -22,6 +22,8 @@ struct saving {
     bool stands;        /* by the last STOP or RESUME, or was_running */
     bool resumed;       /* by a RESUME */
     bool rolled_back;   /* what failed left no trace */
+    bool given_up;      /* but must come to its end; why tells the reason */
+    struct err why;
     bool read_running;  /* the bitmap of changed pages was, while the guest ran */
     enum phase phase;
     bool active, pre_switchover, completed, failed; /* what QEMU has said */

@@ -34,6 +34,7 @@ static_assert(STREAM_TOKEN_MAX <= INPUT_HELD_MAX, "what the parser leaves must f
 struct ram_save {
     struct vsv_info info;
     const struct progress *progress;
+    bool reads_to_the_end;
     char *bin_path, *vsv_path;
     bool bin_made, vsv_made; /* ours to remove on failure */
     int vsv_fd;
@@ -134,6 +135,18 @@ static bool take_stream(struct ram_save *save, struct err *err)
     }
 }
 
+/* What is not wanted any more is read for the writer's sake, until it ends or this is given up. */
+static void read_to_the_end(struct ram_save *save)
+{
+    struct err ignored;
+    bool at_end = false;
+    size_t length = 0;
+    do {
+        (void)input_bytes(save->input, &length);
+        input_take(save->input, length);
+    } while (!at_end && input_more(save->input, &at_end, &ignored));
+}
+
 /* On failure the pipe is closed at once: QEMU then ends the migration instead of waiting for a reader. Whoever
  * sees that pipe broken must find the reason, so that is there before. */
 static void *run(void *context)
@@ -144,6 +157,8 @@ static void *run(void *context)
     if (!ok) {
         save->err = err;
         atomic_store(&save->failed, true);
+        if (save->reads_to_the_end)
+            read_to_the_end(save);
     }
     input_close(save->input);
     return NULL;
@@ -212,6 +227,7 @@ bool ram_save_start(const struct ram_save_options *options, struct ram_save **re
     }
     save->info = options->info;
     save->progress = options->progress;
+    save->reads_to_the_end = options->reads_to_the_end;
     save->vsv_fd = -1;
     save->input = input;
     if (!save_start(save, options, err)) {

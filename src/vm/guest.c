@@ -347,6 +347,7 @@ static bool ram_save_open(const struct guest *guest, const struct guest_save *sa
         .bin_path = bin,
         .vsv_path = vsv,
         .parent_bin_path = save->parent_bin,
+        .reads_to_the_end = save->point_now,
         .info = {.id = save->memory_id, .memory_bytes = guest->config->memory_bytes},
         .progress = save->progress,
     };

@@ -61,7 +61,7 @@
 #define FINISHED ANSWER("{}"), MIGRATION("device"), MIGRATION("completed")
 
 static enum config_accel accel = ACCEL_KVM; /* of the next save */
-static bool may_restart, point_now, maps_file;
+static bool may_restart, point_now, maps_file, reader_fails;
 static int timeout_ms = QMP_TIMEOUT_MS; /* likewise, of its monitor */
 static unsigned instants, restarts;
 static struct err err;
@@ -83,6 +83,13 @@ static bool restart(void *context, int *ret_stream_fd, struct err *ret_err)
     return true;
 }
 
+/* From the instant on. */
+static bool reader_failed(void *context, struct err *ret_err)
+{
+    (void)context;
+    return instants > 0 && !err_set(ret_err, ERR_NO_SPACE, "full");
+}
+
 /* Saves by that script. */
 static bool save(const struct fake_step *steps, size_t count)
 {
@@ -91,6 +98,7 @@ static bool save(const struct fake_step *steps, size_t count)
     struct machine_save options = {.stream_fd = open("/dev/null", O_WRONLY | O_CLOEXEC),
                                    .at_instant = at_instant,
                                    .point_now = point_now,
+                                   .failed = reader_fails ? reader_failed : NULL,
                                    .restart = may_restart ? restart : NULL};
     json_t *event = NULL;
     instants = restarts = 0;
@@ -101,7 +109,7 @@ static bool save(const struct fake_step *steps, size_t count)
     bool ok = machine_save(&machine, &options, &result, &err);
     assert_int_equal(qmp_set_timeout(machine.qmp, QMP_TIMEOUT_MS), timeout_ms);
     accel = ACCEL_KVM;
-    point_now = maps_file = false;
+    point_now = maps_file = reader_fails = false;
     timeout_ms = QMP_TIMEOUT_MS;
     json_decref(events);
     events = json_array();
@@ -452,6 +460,36 @@ static void a_background_save_that_fails_leaves_the_guest_running(void **state)
     assert_int_equal(json_array_size(events), 0);
 }
 
+/* This QEMU would leave memory protected, and the guest hanging. */
+static void a_background_save_of_an_old_qemu_that_is_given_up_comes_to_its_end_first(void **state)
+{
+    (void)state;
+    point_now = reader_fails = true;
+    assert_false(SAVE(BACKGROUND_BEGUN, ANSWER_BEHIND(EVENT_AT("RESUME", "", "3500")), {FAKE_SLEEP, NULL, 60},
+                      MIGRATION("completed"), READ_LINE));
+    assert_int_equal(err.code, ERR_NO_SPACE);
+    assert_string_equal(err.text, "full");
+    assert_int_equal(times_sent("migrate_cancel"), 0);
+    assert_int_equal(times_sent("cont"), 0);
+    assert_int_equal(json_array_size(events), 0);
+}
+
+static void a_background_save_of_a_later_qemu_is_cancelled(void **state)
+{
+    (void)state;
+    point_now = reader_fails = true;
+    assert_false(SAVE({FAKE_SEND,
+                       "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 1, \"major\": 8}, \"package\": \"x\"}, "
+                       "\"capabilities\": []}}\r\n",
+                       0},
+                      ANSWER("{}"), STATUS("running"), CAN_BACKGROUND, ANSWER("{}"), ANSWER("{}"),
+                      ANSWER_BEHIND(EVENT("STOP", "")), STATUS("paused"), ANSWER("{}"), MIGRATION("active"), COPIED,
+                      ANSWER_BEHIND(EVENT("RESUME", "")), ANSWER("{}"), ANSWER("{\"status\": \"cancelled\"}"),
+                      STATUS("running"), READ_LINE));
+    assert_int_equal(err.code, ERR_NO_SPACE);
+    assert_int_equal(times_sent("migrate_cancel"), 1);
+}
+
 static void a_guest_that_stopped_itself_just_before_is_not_set_running_by_a_background_save(void **state)
 {
     (void)state;
@@ -541,6 +579,8 @@ int main(void)
         cmocka_unit_test(a_qemu_that_stays_paused_is_continued_when_memory_is_protected),
         cmocka_unit_test(a_guest_that_stops_during_a_background_save_stays_so),
         cmocka_unit_test(a_background_save_that_fails_leaves_the_guest_running),
+        cmocka_unit_test(a_background_save_of_an_old_qemu_that_is_given_up_comes_to_its_end_first),
+        cmocka_unit_test(a_background_save_of_a_later_qemu_is_cancelled),
         cmocka_unit_test(a_guest_that_stopped_itself_just_before_is_not_set_running_by_a_background_save),
         cmocka_unit_test(a_guest_that_stands_is_saved_the_ordinary_way_whatever_point_is_asked_for),
         cmocka_unit_test(what_cannot_be_saved_in_the_background_is_not_touched),

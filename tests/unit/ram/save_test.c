@@ -265,6 +265,8 @@ static void files_that_cannot_grow_end_the_save(void **state)
     refuse_with_limit(fixture, &small, 4096, 65536, fixture->vsv);
 }
 
+static bool reads_to_the_end; /* of the next start() */
+
 static struct ram_save *start(struct save_fixture *fixture, int *ret_write_end,
                               const struct progress *progress)
 {
@@ -274,6 +276,8 @@ static struct ram_save *start(struct save_fixture *fixture, int *ret_write_end,
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     struct ram_save_options options = fixture_options(fixture, ends[0], F_MEMORY_BYTES);
     options.progress = progress;
+    options.reads_to_the_end = reads_to_the_end;
+    reads_to_the_end = false;
     assert_true(ram_save_start(&options, &save, &err));
     *ret_write_end = ends[1];
     return save;
@@ -296,6 +300,31 @@ static void a_failure_closes_the_pipe_and_is_told(void **state)
     assert_int_equal(err.code, ERR_CORRUPT);
     assert_false(ram_save_finish(save, &result, &err));
     assert_false(fixture_exists(fixture->bin));
+    close(end);
+}
+
+/* For a QEMU that must not find a broken pipe. */
+static void a_failure_can_leave_the_pipe_open_and_read(void **state)
+{
+    struct save_fixture *fixture = *state;
+    struct err err = ERR_INIT;
+    struct ram_save_result result;
+    int end = -1;
+    static const char more[256 * 1024] = {1};
+    reads_to_the_end = true;
+    struct ram_save *save = start(fixture, &end, NULL);
+    for (unsigned i = 0; i < 64; i++) /* far more than a pipe holds */
+        assert_int_equal(write(end, more, sizeof more), sizeof more);
+    assert_true(ram_save_failed(save, &err));
+    close(end);
+    assert_false(ram_save_finish(save, &result, &err));
+    assert_int_equal(err.code, ERR_CORRUPT);
+    assert_false(fixture_exists(fixture->bin));
+    reads_to_the_end = true;
+    save = start(fixture, &end, NULL);
+    assert_int_equal(write(end, more, sizeof more), sizeof more);
+    ram_save_abandon(save); /* but not for ever */
+    assert_int_equal(write(end, "x", 1), -1);
     close(end);
 }
 
@@ -357,6 +386,7 @@ int main(void)
         test_of(a_file_that_exists_is_left_alone),
         test_of(files_that_cannot_grow_end_the_save),
         test_of(a_failure_closes_the_pipe_and_is_told),
+        test_of(a_failure_can_leave_the_pipe_open_and_read),
         test_of(an_abandoned_save_leaves_nothing),
         test_of(a_cancelled_save_says_so),
     };
