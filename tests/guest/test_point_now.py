@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import STATE, UNSUPPORTED, Skip, main, memory_counters  # noqa: E402
+from bough_test import NO_SPACE, STATE, UNSUPPORTED, Skip, main, memory_counters  # noqa: E402
+from small_disk import small_disk  # noqa: E402
 
 
 def counter_of(vm, guid, nonce):
@@ -94,6 +95,22 @@ def refused_untouched(vm, status, says, env=None):
     console = vm.console()
     console.step(since=console.position())
     console.close()
+
+
+def claim_no_room_for_the_memory_leaves_the_guest_alive(home):
+    """QEMU before 8.1 would leave it hanging if its stream broke off."""
+    with small_disk(home, home.machines, 96):
+        vm, console = home.booted_guest()
+        console.command("fill 90 3")
+        console.command("churn 16384")
+        console.command("churned", deadline_s=120)
+        for _ in range(2):
+            vm.refused(NO_SPACE, "snapshot", "--point-now", says="No space left")
+            assert [f for f in vm.files() if f.endswith((".bin", ".vsv"))] == [], vm.files()
+            assert vm.do("tree")["snapshots"] == []
+            console.command("churned", deadline_s=120)
+            console.step(since=console.position())
+        assert vm.state() == "running"
 
 
 def claim_a_vm_that_has_gone_back_is_refused_untouched(home):
