@@ -46,6 +46,8 @@ struct config_disk {
     bool is_cdrom;
     char *path; /* hard disk: the image that takes the writes (VM) or is the point in time (snapshot); optical
                    drive: the ISO, NULL when empty */
+    char image_id[33]; /* of a snapshot's hard disk: the image's own unique id when it was taken, 32 hexadecimal digits; "" not
+                          known: a file of that name that has another one is not the point in time */
 };
 
 struct config_nic {

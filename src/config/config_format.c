@@ -117,6 +117,8 @@ static void put_drives(struct writer *writer, xmlNode *bus_node, enum config_bus
             xmlNode *drive = put_path(writer, bus_node, place);
             put_pathname(writer, drive, "pathname", disk->path);
             put_string(writer, drive, "type", disk->is_cdrom ? XML_TYPE_CDROM : XML_TYPE_DISK);
+            if (config->is_snapshot && disk->image_id[0] != '\0')
+                put_string(writer, drive, "image_id", disk->image_id);
         }
     }
 }

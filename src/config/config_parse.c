@@ -111,6 +111,21 @@ static bool read_properties(struct xml_at root, struct config *config, struct er
            xml_guid(at, "parent_snapshot", XML_REQUIRED, &config->parent, err);
 }
 
+static bool read_image_id(struct xml_at drive, struct config_disk *disk, struct err *err)
+{
+    AUTO_FREE char *id = NULL;
+
+    disk->image_id[0] = '\0';
+    if (!xml_string(drive, "image_id", XML_OPTIONAL, &id, err))
+        return false;
+    if (!id)
+        return true;
+    if (strlen(id) != sizeof disk->image_id - 1 || strspn(id, "0123456789abcdef") != strlen(id))
+        return xml_bad(drive, "image_id", err, "not 32 hexadecimal digits");
+    memcpy(disk->image_id, id, sizeof disk->image_id);
+    return true;
+}
+
 static bool read_drive(struct xml_at drive, struct config_disk *disk, const char *vm_dir,
                        struct config *config, struct err *err)
 {
@@ -123,6 +138,8 @@ static bool read_drive(struct xml_at drive, struct config_disk *disk, const char
     disk->is_cdrom = strcmp(type, XML_TYPE_CDROM) == 0;
     if (!disk->is_cdrom && strcmp(type, XML_TYPE_DISK) != 0)
         return xml_bad(drive, "type", err, "unknown value");
+    if (!read_image_id(drive, disk, err))
+        return false;
     disk->path = path;
     return config_add_disk(config, disk, err);
 }

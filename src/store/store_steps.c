@@ -79,6 +79,24 @@ static bool write_config(struct store *store, const struct step *step, bool *ret
            file_replace(store->io, step->path, xml, length, ret_renamed, err);
 }
 
+/* Which images the snapshot means, when it is written for the first time. */
+static bool note_images(const struct io *io, const struct step *step, struct err *err)
+{
+    struct config *config = step->config;
+
+    if (!config->is_snapshot || io_exists(io, step->path))
+        return true;
+    for (size_t i = 0; i < config->disk_count; i++) {
+        AUTO_VHD struct vhd *image = NULL;
+        if (config->disks[i].is_cdrom)
+            continue;
+        if (!vhd_open(io, config->disks[i].path, IO_READ_ONLY, &image, err))
+            return false;
+        vhd_id_format(image->footer.id, config->disks[i].image_id);
+    }
+    return true;
+}
+
 static bool commit(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err)
 {
     bool renamed = false;
@@ -111,7 +129,7 @@ bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, 
     case STEP_COPY_FILE:
         return copy_file(io, step, err);
     case STEP_WRITE_CONFIG:
-        return write_config(store, step, &renamed, err);
+        return note_images(io, step, err) && write_config(store, step, &renamed, err);
     case STEP_SYNC_DIR:
         return io_sync_dir(io, step->path, err);
     case STEP_COMMIT:

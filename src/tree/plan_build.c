@@ -181,6 +181,7 @@ void build_new_layers(struct build *build, struct config *config)
         char *path = tree_layer_path(build->tree, disk->path, &guid);
         build_from(build, STEP_CREATE_LAYER, path ? strdup(path) : NULL, disk->path);
         disk->path = path;
+        disk->image_id[0] = '\0';
         made++;
     }
     if (made > 0)

@@ -3,6 +3,7 @@
 
 #include "auto.h"
 #include "disk_check.h"
+#include "disk_id.h"
 #include "file.h"
 #include "runtime.h"
 
@@ -129,6 +130,9 @@ bool check_chains(struct check *check, const struct config *config, struct err *
                 check_tell(check, "medium", false, disk->path, "is not there: no VM starts with this drive");
             continue;
         }
+        struct err finding;
+        if (!disk_id_check(disk, &finding) && finding.code == ERR_MISMATCH)
+            check_tell(check, "disk", false, disk->path, finding.text);
         if ((!config->is_snapshot && !settle(check, disk->path, err)) || !chain_follow(check, disk->path, err))
             return false;
     }

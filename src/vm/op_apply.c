@@ -4,8 +4,11 @@
 #include "args.h"
 #include "auto.h"
 #include "buf.h"
+#include "disk_id.h"
+#include "log.h"
 #include "memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct apply_request {
@@ -30,21 +33,17 @@ static bool hardware_usable(const struct config *snapshot, struct err *err)
     if (!accel_resolve(snapshot->accel, &accel, err) || !qemu_find(&qemu, err))
         return false;
     if (accel != snapshot->accel_used)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "the snapshot was taken under %s, this host runs it under %s; --disks-only goes back "
-                       "without its memory", config_accel_name(snapshot->accel_used), config_accel_name(accel));
+        return err_set(err, ERR_UNSUPPORTED, "the snapshot was taken under %s, this host runs it under %s",
+                       config_accel_name(snapshot->accel_used), config_accel_name(accel));
     if (qemu_check_machine(&qemu, snapshot->machine, err))
         return true;
-    if (err->code != ERR_UNSUPPORTED)
-        return false;
-    return err_set(err, ERR_UNSUPPORTED,
-                   "the snapshot is of a machine %s, which QEMU %s does not offer; --disks-only goes back without its "
-                   "memory", snapshot->machine, qemu.version);
+    return err->code == ERR_UNSUPPORTED &&
+           err_set(err, ERR_UNSUPPORTED, "the snapshot is of a machine %s, which QEMU %s does not offer",
+                   snapshot->machine, qemu.version);
 }
 
-/* What must hold on this host before anything of the present is touched. */
-static bool memory_usable(const struct vm *vm, const struct apply_request *request,
-                          const struct progress *progress, struct err *err)
+static bool files_usable(const struct vm *vm, const struct apply_request *request, const struct progress *progress,
+                         struct err *err)
 {
     const struct config *snapshot = request->snapshot;
     AUTO_FREE char *state_path = vm_snapshot_state_path(vm, snapshot);
@@ -53,9 +52,20 @@ static bool memory_usable(const struct vm *vm, const struct apply_request *reque
 
     if (!vsv || !bin)
         return err_oom(err);
-    if (!hardware_usable(snapshot, err) || !memory_check(state_path, snapshot, &snapshot->memory, err))
-        return false;
-    return !request->verify || ram_verify(vsv, bin, progress, err);
+    return memory_check(state_path, snapshot, &snapshot->memory, err) &&
+           (!request->verify || ram_verify(vsv, bin, progress, err));
+}
+
+/* What must hold on this host before anything of the present is touched. */
+static bool memory_usable(const struct vm *vm, const struct apply_request *request,
+                          const struct progress *progress, struct err *err)
+{
+    if (hardware_usable(request->snapshot, err) && files_usable(vm, request, progress, err))
+        return true;
+    size_t length = strlen(err->text);
+    if (err->code != ERR_NO_MEMORY && err->code != ERR_CANCELLED)
+        snprintf(err->text + length, sizeof err->text - length, "; --disks-only goes back without its memory");
+    return false;
 }
 
 /* The snapshot of the present; the tree is another one behind it, so the target is looked up again. */
@@ -70,6 +80,20 @@ static bool take_first(struct vm *vm, struct apply_request *request, const struc
     return request->snapshot || err_set(err, ERR_INTERNAL, "the snapshot %s is gone", guid.text);
 }
 
+/* Damage in the chain of another snapshot is no reason not to go back to this one: what is needed is not known then, and all stays. */
+static bool layers_read(struct vm *vm, const struct config *snapshot, struct plan_layer **ret_layers, size_t *ret_count,
+                        struct err *err)
+{
+    if (store_layers(vm->store, ret_layers, ret_count, err))
+        return true;
+    if (err->code == ERR_NO_MEMORY || !disk_chains_check(snapshot, err))
+        return false;
+    log_warning("%s: not all of its disks can be followed, unneeded ones stay", vm_config(vm)->name);
+    *ret_layers = NULL;
+    *ret_count = 0;
+    return true;
+}
+
 static bool plan_make(struct vm *vm, const struct apply_request *request, struct plan **ret_plan,
                       struct err *err)
 {
@@ -82,7 +106,8 @@ static bool plan_make(struct vm *vm, const struct apply_request *request, struct
     struct plan_layer *layers;
     size_t layer_count;
 
-    if (!vm_planned_state(vm, &apply.machine, err) || !store_layers(vm->store, &layers, &layer_count, err))
+    if (!vm_planned_state(vm, &apply.machine, err) ||
+        !layers_read(vm, request->snapshot, &layers, &layer_count, err))
         return false;
     apply.layers = layers;
     apply.layer_count = layer_count;
@@ -113,6 +138,8 @@ static bool apply(struct vm *vm, struct apply_request *request, const struct pro
     json_t *first = NULL;
 
     bool memory = request->snapshot->state_when_taken != STATE_OFF && !request->disks_only;
+    if (!disk_ids_check(request->snapshot, err))
+        return false;
     if (memory && !memory_usable(vm, request, progress, err))
         return false;
     if (request->dry_run)

@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "disk_id.h"
 #include "log.h"
 
 #include <string.h>
@@ -39,19 +40,6 @@ static void used_guest_renew(struct vm *vm, const struct config *snapshot)
     }
     if (!guest_take_resources(vm->present, &err))
         log_error("%s", err.text);
-}
-
-/* Nobody has the disks of a still VM open: a chain that cannot be opened must not become a snapshot's (invariant 2). */
-static bool chains_check(const struct config *config, struct err *err)
-{
-    struct disk_options options = {.io = &io_real, .writable = false};
-
-    for (size_t i = 0; i < config->disk_count; i++) {
-        AUTO_DISK struct disk *disk = NULL;
-        if (!config->disks[i].is_cdrom && !disk_open(config->disks[i].path, &options, &disk, err))
-            return false;
-    }
-    return true;
 }
 
 static json_t *snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, const char *state,
@@ -106,7 +94,7 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
         return false;
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);
-    if ((!vm->present && !chains_check(vm_config(vm), err)) || !vm_run_plan(vm, plan, &run, err))
+    if ((!vm->present && !disk_chains_check(vm_config(vm), err)) || !vm_run_plan(vm, plan, &run, err))
         return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);
     if (!snapshot)

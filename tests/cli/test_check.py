@@ -153,6 +153,7 @@ def claim_each_damage_is_named(home):
         (listed_parent, vm.snapshot_xml(sample.running), f"parent_snapshot is {sample.paused}, the VM's list says none"),
         (base.unlink, xml_layer(vm, sample.running), "v.vhd"),
         (another_parent, xml_layer(vm, sample.running), "wants a parent with the unique id"),
+        (another_parent, base, "has the unique id .*, the snapshot was taken of one with"),
         (layer.unlink, layer, "No such file|not exist"),
         (lambda: flip(layer, 512 + 3), layer, "."),
         (lambda: os.truncate(layer, 700), layer, "."),

@@ -118,12 +118,21 @@ static void a_round_trip_keeps_disks_and_adapters(void **state)
 static void a_snapshot_keeps_its_part(void **state)
 {
     AUTO_CONFIG struct config *snapshot = sample_snapshot();
+    static const char image_id[] = "00112233445566778899aabbccddeeff";
     snapshot->generation_id = guid_new();
+    memcpy(snapshot->disks[0].image_id, image_id, sizeof image_id);
     AUTO_FREE char *xml = format(snapshot, SAMPLE_DIR);
     AUTO_CONFIG struct config *again = parse(xml, SAMPLE_DIR);
 
     (void)state;
     assert_string_equal(again->generation_id.text, snapshot->generation_id.text);
+    assert_string_equal(again->disks[0].image_id, image_id);
+    struct config *wrong = NULL;
+    struct err err;
+    strstr(xml, "ddeeff<")[5] = 'g';
+    assert_false(config_parse(xml, strlen(xml), "a.xml", SAMPLE_DIR, &wrong, &err));
+    assert_int_equal(err.code, ERR_CORRUPT);
+    assert_non_null(strstr(err.text, "image_id"));
     assert_true(again->is_snapshot);
     assert_string_equal(again->snapshot.text, snapshot->snapshot.text);
     assert_string_equal(again->name, "before /etc");

@@ -47,7 +47,7 @@ static int settings_make(void **state)
 static void add_disk(enum config_bus bus, unsigned slot, bool is_cdrom, const char *path)
 {
     sockets[config.disk_count] = is_cdrom ? NULL : "/run/b/vm1/disk.sock";
-    disks[config.disk_count++] = (struct config_disk){bus, slot, is_cdrom, (char *)path};
+    disks[config.disk_count++] = (struct config_disk){.bus = bus, .slot = slot, .is_cdrom = is_cdrom, .path = (char *)path};
 }
 
 static void add_nic(enum config_nic_kind kind, const char *target)
@@ -328,7 +328,7 @@ static void a_runtime_directory_too_long_for_sockets_is_refused(void **state)
 static void places_that_do_not_exist_are_refused(void **state)
 {
     static const struct config_disk wrong[] = {
-        {BUS_IDE, 4, false, NULL}, {BUS_VIRTIO, 16, false, NULL}, {BUS_VIRTIO, 0, true, NULL}};
+        {.bus = BUS_IDE, .slot = 4}, {.bus = BUS_VIRTIO, .slot = 16}, {.bus = BUS_VIRTIO, .is_cdrom = true}};
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
         config.disk_count = 0;
