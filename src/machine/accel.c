@@ -33,10 +33,15 @@ static bool cpu_has_virtualization(const char *cpuinfo_path)
     return found;
 }
 
-bool kvm_works(const char *kvm_path, const char *cpuinfo_path, const char **ret_why)
+static bool kvm_opens(const char *kvm_path)
 {
     AUTO_FD int fd = open(kvm_path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) {
+    return fd >= 0;
+}
+
+bool kvm_works(const char *kvm_path, const char *cpuinfo_path, const char **ret_why)
+{
+    if (!kvm_opens(kvm_path)) {
         *ret_why = "/dev/kvm cannot be opened";
         return false;
     }
@@ -49,12 +54,13 @@ bool kvm_works(const char *kvm_path, const char *cpuinfo_path, const char **ret_
     return true;
 }
 
+/* Who names KVM gets it wherever it can be had: a small guest may run where no ordinary one does. */
 bool accel_resolve(enum config_accel wanted, enum config_accel *ret_accel, struct err *err)
 {
     const char *why = "";
-    bool works = wanted != ACCEL_TCG && kvm_works("/dev/kvm", "/proc/cpuinfo", &why);
-    if (wanted == ACCEL_KVM && !works)
-        return err_set(err, ERR_UNSUPPORTED, "KVM does not work on this host: %s", why);
-    *ret_accel = works ? ACCEL_KVM : ACCEL_TCG;
+    if (wanted == ACCEL_KVM && !kvm_opens("/dev/kvm"))
+        return err_set(err, ERR_UNSUPPORTED, "KVM does not work on this host: /dev/kvm cannot be opened");
+    bool is_kvm = wanted == ACCEL_KVM || (wanted == ACCEL_AUTO && kvm_works("/dev/kvm", "/proc/cpuinfo", &why));
+    *ret_accel = is_kvm ? ACCEL_KVM : ACCEL_TCG;
     return true;
 }

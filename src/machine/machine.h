@@ -8,8 +8,8 @@
 #include <sys/types.h>
 
 /* --- what is on this host --- */
-/* kvm only if it works: /dev/kvm opens and the processor shows vmx or svm. ACCEL_KVM asked for where it cannot work is an
- * error that says why. */
+/* ACCEL_AUTO: KVM only if it works: /dev/kvm opens and the processor shows vmx or svm. ACCEL_KVM: if /dev/kvm opens, else an
+ * error that says so. */
 bool accel_resolve(enum config_accel wanted, enum config_accel *ret_accel, struct err *err) MUST_CHECK;
 
 struct qemu {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import vmstate  # noqa: E402
-from bough_test import (TOP, UNSUPPORTED, Skip, disk_counter, flattened_by_7zip, main, memory_counters,  # noqa: E402
+from bough_test import (TOP, UNSUPPORTED, Skip, different_pages, disk_counter, flattened_by_7zip, main, memory_counters,  # noqa: E402
                         sha256, xml_disks, xpath)
 
 ALWAYS = [(1, 1, "none", "none", "pre_copy", "installed"), (2, 4, "user", "vnc", "point_now", "installed"),
@@ -52,11 +52,10 @@ def check_memory(vm, one, other):
     if ids[0] == ids[1]:
         assert sha256(vm.memory_file(one)) == sha256(vm.memory_file(other)), "the memory differs"
         return
-    a, b = (vm.memory_file(guid).read_bytes() for guid in (one, other))
-    assert len(a) == len(b), (len(a), len(b))
-    pages = [at for at in range(0, len(a), 4096) if a[at:at + 4096] != b[at:at + 4096]]
+    images = [vm.memory_file(guid) for guid in (one, other)]
+    pages = different_pages(*images)
     assert len(pages) == 1, f"{len(pages)} pages differ, not just that of the generation id: {pages[:8]}"
-    a, b = (image[pages[0]:pages[0] + 4096] for image in (a, b))
+    a, b = (image.read_bytes()[pages[0]:pages[0] + 4096] for image in images)
     at = a.find(ids[0])
     assert at >= 0 and a[:at] + ids[1] + a[at + 16:] == b, f"more differs at {pages[0]} than the generation id"
 

@@ -7,13 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import identity, is_alive, main, sha256  # noqa: E402
-
-
-def different_pages(one, other):
-    a, b = one.read_bytes(), other.read_bytes()
-    assert len(a) == len(b), (len(a), len(b))
-    return [at for at in range(0, len(a), 4096) if a[at:at + 4096] != b[at:at + 4096]]
+from bough_test import different_pages, identity, is_alive, main, sha256  # noqa: E402
 
 
 def claim_restored_paused_and_snapshotted_again_the_memory_image_is_byte_identical(home):

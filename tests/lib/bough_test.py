@@ -295,6 +295,13 @@ def memory_counters(file):
     return found
 
 
+def different_pages(one, other):
+    """Offsets of the pages in which two memory images differ."""
+    a, b = one.read_bytes(), other.read_bytes()
+    assert len(a) == len(b), (len(a), len(b))
+    return [at for at in range(0, len(a), 4096) if a[at:at + 4096] != b[at:at + 4096]]
+
+
 AGENT_PAGE, AGENT_RECORD = b"bough-memory".ljust(16, b"\0"), b"bough-disk".ljust(16, b"\0")
 
 
