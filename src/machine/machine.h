@@ -115,6 +115,9 @@ struct machine_save_result {
     uint64_t passes, total_us;
     bool background; /* which way it was: a background snapshot, or pre-copy */
 };
+/* Can this machine be saved now? ERR_STATE by its run state; ERR_UNSUPPORTED with QEMU's reasons: devices, features of processors, back
+ * ends that it knows not to be movable. To be asked before anything is done. */
+bool machine_can_save(struct machine *machine, struct err *err) MUST_CHECK;
 /* Can the memory of a VM that runs be saved as it is at the request? ERR_STATE or ERR_UNSUPPORTED with the reason. Nothing changes. */
 bool machine_can_save_background(struct machine *machine, struct err *err) MUST_CHECK;
 /* With point_now (save_background.c): the instant is at the beginning, before anything was copied; cancelled() is obeyed to the end.

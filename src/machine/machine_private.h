@@ -57,3 +57,7 @@ bool machine_set_capabilities(struct machine *machine, const char *const *on, st
 bool machine_is_named(const char *const *names, const char *name); /* names: NULL at the end */
 /* Gives QEMU a descriptor under a name. fd stays the caller's. */
 bool machine_give_fd(struct machine *machine, int fd, const char *name, struct err *err) MUST_CHECK;
+
+/* --- can_save.c --- */
+/* ERR_STATE where QEMU saves in no such run state, which state gets. */
+bool machine_check_saved_state(struct machine *machine, char state[static 32], struct err *err) MUST_CHECK;

@@ -90,15 +90,8 @@ bool saving_listen(struct saving *saving, int wait_ms)
 bool saving_check_state(struct saving *saving)
 {
     char state[32];
-    if (!machine_run_state(saving->machine, state, saving->err))
+    if (!machine_check_saved_state(saving->machine, state, saving->err))
         return false;
-    if (strcmp(state, "postmigrate") == 0 || strcmp(state, "finish-migrate") == 0 ||
-        strcmp(state, "inmigrate") == 0)
-        return err_set(saving->err, ERR_STATE, "QEMU cannot save in the state %s", state);
-    if (strcmp(state, "suspended") == 0 &&
-        qmp_version_major(saving->machine->qmp) < 9) /* it would come back awake */
-        return err_set(saving->err, ERR_STATE, "QEMU %s cannot save a guest that sleeps",
-                       qmp_version(saving->machine->qmp));
     saving->was_running = strcmp(state, "running") == 0;
     saving->stands = !saving->was_running;
     saving->two_pauses = saving->was_running && saving->machine->accel == ACCEL_TCG;

@@ -211,6 +211,8 @@ bool op_save(struct vm *vm, const json_t *args, const struct progress *progress,
         !vm_planned_state(vm, &request.machine, err) || !vm_require_machine(vm, "save", err) ||
         !plan_save(store_tree(vm->store), &source, &request, &plan, err))
         return false;
+    if (!machine_can_save(vm->present->machine, err))
+        return err_prefix(err, "save: %s", vm_config(vm)->name);
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);
     return vm_run_plan(vm, plan, &run, err) && vm_answer_state(vm, ret_value, err);

@@ -88,6 +88,8 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
         request.qemu_version = qmp_version(machine_qmp(vm->present->machine));
         request.accel_used = vm->present->accel;
     }
+    if (vm->present && !machine_can_save(vm->present->machine, err))
+        return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     if (run.point_now && !point_now_check(vm, request.machine, err))
         return false;
     if (!plan_snapshot(store_tree(vm->store), &source, &request, &plan, &guid, err))

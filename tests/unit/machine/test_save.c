@@ -552,6 +552,52 @@ static int done(void **state)
     return scratch_remove(state);
 }
 
+/* Asks by that script. */
+static bool can_save(const struct fake_step *steps, size_t count)
+{
+    struct machine machine = {.pidfd = -1, .dir = scratch};
+    struct fake *fake = fake_start(scratch_path("qmp.sock"), steps, count);
+    err = ERR_INIT;
+    if (!qmp_connect(scratch_path("qmp.sock"), -1, 3000, &machine.qmp, &err))
+        fail_msg("%s", err.text);
+    bool can = machine_can_save(&machine, &err);
+    qmp_free(machine.qmp);
+    fake_finish(fake, NULL, NULL);
+    return can;
+}
+#define CAN_SAVE(...)                                                                                        \
+    can_save((const struct fake_step[]){FAKE_WELCOME, __VA_ARGS__},                                          \
+             ARRAY_SIZE(((const struct fake_step[]){FAKE_WELCOME, __VA_ARGS__})))
+
+static void what_qemu_cannot_move_is_told_with_its_reasons(void **state)
+{
+    (void)state;
+    assert_true(CAN_SAVE(STATUS("running"), ANSWER("{}")));
+    assert_true(CAN_SAVE(STATUS("paused"), ANSWER("{\"blocked-reasons\": []}")));
+    assert_false(CAN_SAVE(STATUS("running"), ANSWER("{\"blocked-reasons\": [\"device a\"]}")));
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "cannot save this VM while it runs: device a"));
+    assert_false(CAN_SAVE(STATUS("running"), ANSWER("{\"status\": \"none\", \"blocked-reasons\": [\"device a\", \"b, c\", 7]}")));
+    assert_non_null(strstr(err.text, "device a; b, c; a reason that is no text"));
+    AUTO_FREE char *many = string_printf("{\"return\": {\"blocked-reasons\": [\"%0300d\", \"%0300d\"]}, \"id\": $}\r\n", 1, 2);
+    assert_false(CAN_SAVE(STATUS("running"), READ_LINE, {FAKE_SEND, many, 0}));
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+}
+
+static void a_state_in_which_qemu_saves_nothing_is_told(void **state)
+{
+    static const char *const STATES[] = {"postmigrate", "finish-migrate", "inmigrate", "suspended"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(STATES); i++) {
+        AUTO_FREE char *answer =
+            string_printf("{\"return\": {\"status\": \"%s\", \"running\": false}, \"id\": $}\r\n", STATES[i]);
+        assert_false(CAN_SAVE(READ_LINE, {FAKE_SEND, answer, 0}));
+        assert_int_equal(err.code, ERR_STATE);
+    }
+    assert_false(CAN_SAVE(STATUS("running"), REFUSE("no")));
+    assert_int_equal(err.code, ERR_QEMU);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -586,6 +632,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_saved_in_the_background_is_not_touched),
         cmocka_unit_test(a_monitor_that_breaks_is_an_error),
         cmocka_unit_test(a_guest_that_sleeps_is_not_saved_by_an_old_qemu),
+        cmocka_unit_test(what_qemu_cannot_move_is_told_with_its_reasons),
+        cmocka_unit_test(a_state_in_which_qemu_saves_nothing_is_told),
     };
     return cmocka_run_group_tests_name("save", tests, scratch_make, done);
 }
