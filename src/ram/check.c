@@ -40,11 +40,14 @@ static bool check_stream(int fd, const struct vsv_header *header, struct err *er
 static bool read_table(int fd, const struct vsv_header *header, uint8_t **ret_table, struct err *err)
 {
     uint64_t length = vsv_table_bytes(header->info.memory_bytes);
-    AUTO_FREE uint8_t *table = malloc(length);
+    uint64_t with_padding = vsv_stream_offset(header->info.memory_bytes) - VSV_HEADER_BYTES;
+    AUTO_FREE uint8_t *table = malloc(with_padding);
     if (!table)
         return err_oom(err);
-    if (!raw_read(fd, VSV_HEADER_BYTES, table, length, err))
+    if (!raw_read(fd, VSV_HEADER_BYTES, table, with_padding, err))
         return false;
+    if (!bytes_are_zero(table + length, with_padding - length))
+        return err_set(err, ERR_CORRUPT, "the bytes behind the chunk table are not zero");
     if (XXH3_64bits(table, length) != header->table_sum)
         return err_set(err, ERR_CORRUPT, "the checksum of the chunk table is wrong");
     *ret_table = TAKE(table);

@@ -1,6 +1,7 @@
 /* The parser of migration streams: no input makes it read beyond its bytes, name a page outside its block, or
  * take a stream differently when it comes in pieces. The first byte says how large those are. */
 #include "bytes.h"
+#include "description.h"
 #include "stream.h"
 
 #include <stdlib.h>
@@ -112,7 +113,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool ok_pieces = run(data + 1, size - 1, (size_t)data[0] * 16 + 1, &pieces, &err_pieces);
     check(ok == ok_pieces && err.code == err_pieces.code && strcmp(err.text, err_pieces.text) == 0);
     check(!ok || whole.hash == pieces.hash);
-    if (ok && stream_check_state(data + size - whole.state_bytes, whole.state_bytes, &description, &err))
+    if (ok && stream_check_state(data + size - whole.state_bytes, whole.state_bytes, &description, &err)) {
         check(description < whole.state_bytes);
+        check(description_check(data + size - whole.state_bytes, whole.state_bytes, description, &err) ||
+              err.code == ERR_CORRUPT);
+    }
     return 0;
 }

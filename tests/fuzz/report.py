@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Each fuzz target for a while, and what came of it: executions, speed, memory, and the lines of src/vhd and src/disk that
+"""Each fuzz target for a while, and what came of it: executions, speed, memory, and the lines of src/vhd, src/disk and src/ram that
 the inputs reach.
 
 report.py BUILD-FOLDER [TARGET...]      a build with -Dfuzz=true
@@ -18,9 +18,9 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGETS = ["vhd_footer", "vhd_header", "vhd_locators", "vhd_blocks", "vhd_image", "nbd_handshake", "nbd_server", "nbd_requests",
-           "dirty_log"]
+           "dirty_log", "ram_description", "ram_files", "ram_stream", "ram_vsv"]
 LIMITS = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536", "-print_final_stats=1"]
-MEASURED = ("src/vhd", "src/disk")
+MEASURED = ("src/vhd", "src/disk", "src/ram")
 
 
 def tool(name):

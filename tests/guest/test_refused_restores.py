@@ -2,6 +2,7 @@
 """What is damaged or does not belong together is refused by its name before the present is dropped: the guest does not notice."""
 
 import os
+import random
 import re
 import shutil
 import struct
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import CORRUPT, MISMATCH, NOT_FOUND, UNSUPPORTED, main  # noqa: E402
+from bough_test import CORRUPT, IO, MISMATCH, NOT_FOUND, UNSUPPORTED, main  # noqa: E402
 
 # Offset, length and name of each field of a .vsv's header (docs/ram.md).
 FIELDS = ((0, 8, "magic"), (8, 4, "version"), (12, 4, "header size"), (16, 8, "memory_bytes"), (24, 4, "page size"),
@@ -76,6 +77,32 @@ def claim_each_field_of_a_vsv_is_checked_first(home):
         with Damage(state):
             patch(state, at, bytes([good[at] ^ 1]))
             present.refuses(guid, state, (CORRUPT,), says=says)
+    assert vm.do("apply", guid)["state"] == "running"
+
+
+def claim_damage_at_any_byte_is_refused_first(home):
+    vm, console = home.booted_guest()
+    guid = vm.snapshot()["guid"]
+    state, memory, present = vm.state_file(guid), vm.memory_file(guid), Present(vm, console)
+    seed = int.from_bytes(os.urandom(4), "big")
+    print(f"# seed {seed}", flush=True)
+    chance, good = random.Random(seed), state.read_bytes()
+    for _ in range(int(os.environ.get("BOUGH_TEST_INSTANTS", "20"))):
+        with Damage(state):
+            at = chance.randrange(len(good))
+            patch(state, at, bytes([good[at] ^ 1 << chance.randrange(8)]))
+            present.refuses(guid, state, (CORRUPT, UNSUPPORTED))
+        with Damage(state):
+            os.truncate(state, chance.randrange(len(good)))
+            present.refuses(guid, state, (CORRUPT, UNSUPPORTED, IO))
+    for _ in range(3):
+        with Damage(memory):
+            at = chance.randrange(memory.stat().st_size)
+            with open(memory, "rb") as stream:
+                stream.seek(at)
+                byte = stream.read(1)[0]
+            patch(memory, at, bytes([byte ^ 1 << chance.randrange(8)]))
+            present.refuses(guid, memory, (CORRUPT,), says="checksum", options=("--verify",))
     assert vm.do("apply", guid)["state"] == "running"
 
 
