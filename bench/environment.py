@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 
@@ -48,6 +49,18 @@ def _group_make(top, file, most):
     return group
 
 
+def _group_end(group):
+    """With whatever a failed run may have left in it."""
+    for _ in range(20):
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (group.parent / "cgroup.procs").write_text(pid)
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def before_all_else():
     """This process, and all that it starts, goes before others without being of a real-time class. `nice` alone would not do: the kernel
@@ -61,5 +74,4 @@ def before_all_else():
         yield
     finally:
         if group:
-            (group.parent / "cgroup.procs").write_text(str(os.getpid()))
-            group.rmdir()
+            _group_end(group)
