@@ -79,14 +79,19 @@ void machine_release(struct machine *machine)
     free(machine);
 }
 
+void machine_kill_start(struct machine *machine)
+{
+    if (machine && machine->pidfd >= 0)
+        pidfd_send_signal(machine->pidfd, SIGKILL, NULL, 0);
+}
+
 void machine_kill(struct machine *machine)
 {
     if (!machine)
         return;
-    if (machine->pidfd >= 0) {
-        pidfd_send_signal(machine->pidfd, SIGKILL, NULL, 0);
+    machine_kill_start(machine);
+    if (machine->pidfd >= 0)
         wait_end(machine->pidfd, KILL_LIMIT_MS);
-    }
     machine_release(machine);
 }
 

@@ -76,6 +76,12 @@ bool guest_end(struct guest *guest, const struct guest_dropped *dropped, struct 
     return closed;
 }
 
+void guest_end_start(struct guest *guest)
+{
+    if (guest)
+        machine_kill_start(guest->machine);
+}
+
 void guest_release(struct guest *guest)
 {
     struct err err;

@@ -54,6 +54,8 @@ struct guest_dropped {
     size_t count;
 };
 bool guest_end(struct guest *guest, const struct guest_dropped *dropped, struct err *err);
+/* Kills the process without waiting for its end: only guest_end() may follow. Accepts NULL. */
+void guest_end_start(struct guest *guest);
 /* The handle alone; QEMU goes on without disks until a manager serves them again. Engines are closed in order. */
 void guest_release(struct guest *guest);
 

@@ -13,9 +13,12 @@
 struct plan_context {
     struct vm *vm;
     struct vm_plan_run *run;
-    bool present_stopped; /* by us: it goes on if the plan fails */
-    bool wants_screen;    /* a later step saves a thumbnail */
-    int screen_fd;        /* owned; -1: none, or not yet */
+    bool present_stopped;       /* by us: it goes on if the plan fails */
+    bool wants_screen;          /* a later step saves a thumbnail */
+    int screen_fd;              /* owned; -1: none, or not yet */
+    struct guest *dropped;      /* owned: the present whose process is being killed */
+    const char **dropped_paths; /* owned array of the plan's paths, for dropped_layers */
+    struct guest_dropped dropped_layers;
 };
 
 static struct guid fresh_guid(void *context)
@@ -48,7 +51,8 @@ static void screen_take(void *opaque)
     struct plan_context *context = opaque;
     struct err err;
 
-    if (context->wants_screen && !machine_screen_read(context->vm->present->machine, &context->screen_fd, &err))
+    if (context->wants_screen &&
+        !machine_screen_read(context->vm->present->machine, &context->screen_fd, &err))
         log_warning("the snapshot gets no thumbnail: %s", err.text);
 }
 
@@ -69,14 +73,8 @@ static bool saves_thumbnail(const struct plan *plan)
     return false;
 }
 
-static void plan_context_done(struct plan_context *context)
-{
-    if (context->screen_fd >= 0)
-        close(context->screen_fd);
-}
-
-/* The memory that the VM last had saved on its way here, for the new one to share. Any would do: it is compared, not trusted. NULL if
- * there is none; sharing is not worth a failure. */
+/* The memory that the VM last had saved on its way here, for the new one to share. Any would do: it is
+ * compared, not trusted. NULL if there is none; sharing is not worth a failure. */
 static char *parent_bin(const struct vm *vm, const struct config *naming)
 {
     const struct tree *tree = store_tree(vm->store);
@@ -129,7 +127,8 @@ static bool start_target(struct plan_context *context, const struct step *step, 
     struct guest_options options;
     AUTO_FREE char *nvram = NULL;
 
-    /* A TAP interface cannot be held by two processes: the present must go first. If the target fails then, the VM is Off. */
+    /* A TAP interface cannot be held by two processes: the present must go first. If the target fails then,
+     * the VM is Off. */
     if (vm->present && !machine_can_hold(step->config))
         vm_present_end(vm);
     if (!vm_guest_options(vm, step->config, &options, &nvram, err))
@@ -156,23 +155,33 @@ static bool stop_present(struct plan_context *context, struct err *err)
 }
 
 /* Working layers that the plan removes need not reach the disk any more; all else is closed in order. */
+static void dropped_end(struct plan_context *context)
+{
+    struct err err;
+
+    if (context->dropped && !guest_end(TAKE(context->dropped), &context->dropped_layers, &err))
+        log_error("close the disks: %s", err.text);
+}
+
+/* The end of a process takes as long as the giving back of its memory. A target does not wait for it: nothing
+ * of the two is the same, but for the host's resources. */
 static bool drop_present(struct plan_context *context, const struct plan *plan, struct err *err)
 {
     struct vm *vm = context->vm;
-    AUTO_FREE const char **paths = calloc(plan->step_count + 1, sizeof *paths);
-    struct guest_dropped dropped = {.paths = paths};
-    struct err close_err;
 
-    if (!paths)
+    if (!(context->dropped_paths = calloc(plan->step_count + 1, sizeof *context->dropped_paths)))
         return err_oom(err);
+    context->dropped_layers.paths = context->dropped_paths;
     for (size_t i = 0; i < plan->step_count; i++)
         if (plan->steps[i].kind == STEP_REMOVE_FILE)
-            paths[dropped.count++] = plan->steps[i].path;
+            context->dropped_paths[context->dropped_layers.count++] = plan->steps[i].path;
     context->present_stopped = false;
-    if (vm->present && !guest_end(TAKE(vm->present), &dropped, &close_err))
-        log_error("close the disks: %s", close_err.text);
-    if (!vm->target)
-        store_alive_unlock(vm->store);
+    context->dropped = TAKE(vm->present);
+    guest_end_start(context->dropped);
+    if (vm->target)
+        return true;
+    dropped_end(context);
+    store_alive_unlock(vm->store);
     return true;
 }
 
@@ -186,6 +195,7 @@ static bool run_target(struct plan_context *context, const struct step *step, st
     if (step->state == STATE_RUNNING && !guest_continue(vm->present, err))
         return false;
     context->run->target_ran_us = vm_now_us();
+    dropped_end(context);
     /* A forwarded port that is taken meanwhile is no reason to lose the guest that runs again. */
     struct err resource_err;
     if (!guest_take_resources(vm->present, &resource_err))
@@ -236,9 +246,9 @@ static bool tops_are_named(const struct vm *vm)
     return true;
 }
 
-/* The writes must go where the VM's file says. Behind the first commit of a snapshot that could not be taken back that is the new
- * tops, which are empty so far; else they are not its yet, or, where nobody knows which file a power cut would leave, may not become it: the old tops are right under
- * both. */
+/* The writes must go where the VM's file says. Behind the first commit of a snapshot that could not be taken
+ * back that is the new tops, which are empty so far; else they are not its yet, or, where nobody knows which
+ * file a power cut would leave, may not become it: the old tops are right under both. */
 static void tops_set_right(struct vm *vm)
 {
     if (tops_are_named(vm))
@@ -276,17 +286,28 @@ static bool tops_are_unused(void *opaque)
     return context->vm->present && context->vm->present->next;
 }
 
+static void plan_context_done(struct plan_context *context)
+{
+    dropped_end(context);
+    free(context->dropped_paths);
+    if (context->screen_fd >= 0)
+        close(context->screen_fd);
+}
+
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)
 {
-    AUTO(plan_context_done) struct plan_context context = {
+    AUTO(plan_context_done)
+    struct plan_context context = {
         .vm = vm, .run = run, .wants_screen = saves_thumbnail(plan), .screen_fd = -1};
     struct store_machine machine = {
         .step = machine_step, .abort = machine_abort, .may_go_back = tops_are_unused, .context = &context};
 
     if (store_is_uncertain(vm->store))
-        return err_set(err, ERR_STATE,
-                       "%s: an earlier change could not be made durable, and not be taken back: mend the file system, "
-                       "then stop the VM", plan->summary);
+        return err_set(
+            err, ERR_STATE,
+            "%s: an earlier change could not be made durable, and not be taken back: mend the file system, "
+            "then stop the VM",
+            plan->summary);
     return store_run(vm->store, plan, &machine, run->progress, err);
 }
 
@@ -296,8 +317,8 @@ bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err
 
     for (size_t i = 0; steps && i < plan->step_count; i++) {
         const struct step *step = &plan->steps[i];
-        json_t *entry = json_pack("{s:s, s:s*, s:s*}", "step", step_name(step->kind), "path", step->path, "from",
-                                  step->from);
+        json_t *entry = json_pack("{s:s, s:s*, s:s*}", "step", step_name(step->kind), "path", step->path,
+                                  "from", step->from);
         if (json_array_append_new(steps, entry) != 0) {
             json_decref(steps);
             steps = NULL;
