@@ -9,11 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import CANCELLED, CORRUPT, NOT_FOUND, main  # noqa: E402
+from bough_test import BUSY, CANCELLED, CORRUPT, NOT_FOUND, main  # noqa: E402
 from cli_test import unchanged  # noqa: E402
 
 CHUNK = 2 << 20
@@ -243,6 +244,39 @@ def claim_an_interrupt_ends_it(home):
                 break
         assert process.returncode == CANCELLED and out == "" and "was cancelled" in told, (process.returncode, out, told)
     assert vm.snapshot()["guid"], "its lock is free again"
+
+
+def claim_a_vm_that_changes_meanwhile_is_never_called_damaged(home):
+    """Checks and changes at the same time, as fast as both go."""
+    vm = home.create("v", "--memory", "32M", "--disk", "16M,bus=virtio", "--nic", "none")
+    vm.do("start")
+    guids, results = [vm.snapshot()["guid"]], []
+    ended = threading.Event()
+
+    def check_always():
+        while not ended.is_set():
+            results.append(home.run("check", "v", "--json"))
+
+    checker = threading.Thread(target=check_always)
+    checker.start()
+    try:
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            guids.append(vm.snapshot()["guid"])
+            vm.do("apply", guids[0])
+            if len(guids) > 3:
+                vm.do("delete", guids.pop(1))
+            vm.do("stop", "--force")
+            vm.do("start")
+    finally:
+        ended.set()
+        checker.join()
+    for result in results:
+        assert result.returncode in (0, BUSY), result
+        assert result.returncode != 0 or all(f["kind"] == "extra" for f in json.loads(result.stdout)["faults"]), result
+    assert sum(r.returncode == 0 for r in results) > 2, results
+    status, answer = check(vm)
+    assert status == 0 and not answer["faults"], answer
 
 
 main(globals())
