@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #define XXH_INLINE_ALL
@@ -118,11 +119,38 @@ static bool sum_chunk(int fd, uint64_t offset, size_t length, uint8_t *bytes, ui
     return true;
 }
 
+/* Chunks whose sum is another than that in the table. */
+struct wrong_chunks {
+    uint64_t count, first_offset;
+    size_t first_length;
+};
+
+static void wrong_chunk_note(struct wrong_chunks *wrong, uint64_t offset, size_t length)
+{
+    if (wrong->count++ == 0) {
+        wrong->first_offset = offset;
+        wrong->first_length = length;
+    }
+}
+
+static bool wrong_chunks_tell(const struct wrong_chunks *wrong, struct err *err)
+{
+    char more[64] = "";
+    if (wrong->count == 0)
+        return true;
+    if (wrong->count > 1)
+        snprintf(more, sizeof(more), ", and of %" PRIu64 " more such chunks", wrong->count - 1);
+    return err_set(err, ERR_CORRUPT, "the checksum of the %zu bytes at %" PRIu64 " is wrong%s", wrong->first_length,
+                   wrong->first_offset, more);
+}
+
+/* All of them are looked at, so that the error tells how much is lost. */
 static bool verify_chunks(int fd, uint64_t memory_bytes, const uint8_t *table,
                           const struct progress *progress, struct err *err)
 {
     static const uint64_t zero_sums[BIN_CHUNK_PAGES];
     AUTO_FREE uint8_t *bytes = malloc(BIN_CHUNK_BYTES);
+    struct wrong_chunks wrong = {0};
     if (!bytes)
         return err_oom(err);
     uint64_t data = 0;
@@ -138,11 +166,10 @@ static bool verify_chunks(int fd, uint64_t memory_bytes, const uint8_t *table,
         else if (!sum_chunk(fd, offset, length, bytes, &sum, err))
             return false;
         if (sum != get_be64(table + offset / BIN_CHUNK_BYTES * 8))
-            return err_set(err, ERR_CORRUPT, "the checksum of the %zu bytes at %" PRIu64 " is wrong", length,
-                           offset);
+            wrong_chunk_note(&wrong, offset, length);
         progress_report(progress, "verify", offset + length, memory_bytes);
     }
-    return true;
+    return wrong_chunks_tell(&wrong, err);
 }
 
 bool ram_verify(const char *vsv_path, const char *bin_path, const struct progress *progress, struct err *err)

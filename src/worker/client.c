@@ -138,7 +138,10 @@ static bool call_worker(struct call *call, int connected, json_t **ret_value, bo
 {
     AUTO_FD int fd = connected;
 
-    if (request_send(fd, call->operation, call->arguments, err) && answer_wait(call, fd, ret_value, err))
+    /* A worker that could not begin has told why before it closed. */
+    if (!request_send(fd, call->operation, call->arguments, err) && err->sys != EPIPE && err->sys != ECONNRESET)
+        return false;
+    if (answer_wait(call, fd, ret_value, err))
         return true;
     *ret_retry = !call->begun && (err->sys == EPIPE || err->sys == ECONNRESET);
     return false;

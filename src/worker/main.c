@@ -109,11 +109,11 @@ static void serve(struct server *server, struct vm *vm, bool first_pending)
     }
 }
 
-static bool worker_run(const struct arguments *arguments, struct err *err)
+/* The first client's connection is left to the caller where this fails, who tells why. */
+static bool worker_run(struct arguments *arguments, struct err *err)
 {
     AUTO_FREE char *dir = NULL;
     AUTO_FREE char *socket_path = NULL;
-    AUTO_FD int client_fd = arguments->client_fd;
     struct server *server = NULL;
     struct vm *vm;
 
@@ -121,9 +121,9 @@ static bool worker_run(const struct arguments *arguments, struct err *err)
         return false;
     bool ready = runtime_dir(arguments->vm_dir, &dir, err) &&
                  ((socket_path = path_join(dir, RUNTIME_CONTROL_SOCKET)) || err_oom(err)) &&
-                 server_start(socket_path, dup(client_fd), &server, err);
+                 server_start(socket_path, dup(arguments->client_fd), &server, err);
     if (ready) {
-        close(TAKE_FD(client_fd));
+        close(TAKE_FD(arguments->client_fd));
         status_refresh(server, vm);
         serve(server, vm, /* first_pending= */ true);
         server_stop(server);

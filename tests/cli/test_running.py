@@ -161,4 +161,33 @@ def claim_show_tells_of_the_processes(home):
     assert re.search(rf"^qemu pid: +{shown['qemu_pid']}$", text, re.M), text
 
 
+def claim_a_worker_that_comes_second_says_so_and_the_start_is_tried_again(home):
+    """Between the command's look at the lock and its worker's, somebody else takes it for a moment."""
+    vm = home.create("v", "--disk", "16M,bus=virtio", "--nic", "none")
+    worker, lock, seen = home.dir / "worker", vm.xml.with_suffix(".lock"), home.dir / "seen"
+    worker.write_text(f"""#!/usr/bin/python3
+import fcntl, os, struct, sys, time
+first = not os.path.exists({str(seen)!r})
+open({str(seen)!r}, "w").close()
+if first:
+    ready, told = os.pipe()
+    if os.fork() == 0:
+        os.close(3)  # the client's connection
+        fd = os.open({str(lock)!r}, os.O_RDWR)
+        fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0))  # F_OFD_SETLK
+        os.write(told, b"x")
+        time.sleep(0.7)
+        os._exit(0)
+    os.read(ready, 1)
+    os.close(ready)
+    os.close(told)
+os.execv({os.environ["BOUGH_WORKER"]!r}, ["bough-worker", *sys.argv[1:]])
+""", encoding="utf-8")
+    worker.chmod(0o755)
+    home.env["BOUGH_WORKER"] = str(worker)
+    assert vm.do("start", "--paused")["state"] == "paused" and seen.exists()
+    log = next(home.runtime.rglob("worker.log")).read_text(encoding="utf-8")
+    assert "works on the VM" in log, log
+
+
 main(globals())

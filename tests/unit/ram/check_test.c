@@ -171,6 +171,14 @@ static void changed_memory_in_the_last_part_of_a_chunk_is_found(void **state)
     refuse_verify(fixture, ERR_CORRUPT, "the 1048576 bytes at 4194304 is wrong");
 }
 
+static void how_much_is_wrong_is_told(void **state)
+{
+    const struct save_fixture *fixture = *state;
+    fixture_patch(fixture->bin, F_MEMORY_BYTES - 1, "!", 1);
+    fixture_patch(fixture->bin, 3 << 20, "!", 1);
+    refuse_verify(fixture, ERR_CORRUPT, "the 2097152 bytes at 2097152 is wrong, and of 1 more such chunks");
+}
+
 static void content_in_a_hole_is_found_by_verify(void **state)
 {
     const struct save_fixture *fixture = *state;
@@ -325,6 +333,7 @@ int main(void)
         test_of(missing_files_are_not_found),
         test_of(changed_memory_is_found_by_verify),
         test_of(changed_memory_in_the_last_part_of_a_chunk_is_found),
+        test_of(how_much_is_wrong_is_told),
         test_of(content_in_a_hole_is_found_by_verify),
         test_of(a_hole_in_content_is_found_by_verify),
         test_of(two_pages_exchanged_are_found_by_verify),
