@@ -22,11 +22,11 @@ struct binfile {
     int fd;
     char *path;
     uint64_t memory_bytes;
-    uint64_t *page_sums; /* of what the file holds */
-    uint8_t *seen;       /* a bit for each page that came */
-    uint8_t *filled;     /* a bit for each page that is no hole */
-    uint8_t *emptied;    /* of those, a bit for each that shall become one */
-    uint8_t *written;    /* a bit for each page that was, ever */
+    uint64_t *page_sums;      /* of what the file holds */
+    uint8_t *seen;            /* a bit for each page that came */
+    uint8_t *filled;          /* a bit for each page that is no hole */
+    uint8_t *emptied;         /* of those, a bit for each that shall become one */
+    uint8_t *written;         /* a bit for each page that was, ever */
     struct parentbin *parent; /* the file is a clone of it; or NULL */
     atomic_bool in_hurry;
     struct binfile_counters counters;
@@ -244,8 +244,8 @@ bool binfile_page(struct binfile *file, uint64_t offset, const uint8_t *bytes, s
     return gather(file, offset, bytes, err);
 }
 
-/* Content stays in the file until binfile_settle(): a punched hole waits for the page's write-back on some file
- * systems, and the reader of the stream must not wait for a disk. */
+/* Content stays in the file until binfile_settle(): a punched hole waits for the page's write-back on some
+ * file systems, and the reader of the stream must not wait for a disk. */
 void binfile_zero(struct binfile *file, uint64_t offset)
 {
     uint64_t page = offset / BIN_PAGE_BYTES;
@@ -303,8 +303,9 @@ static void write_shared(struct binfile *file, uint64_t page, const uint8_t *byt
         file->counters.shared_pages--;
 }
 
-/* Where many pages of a group were written, apart from each other, its others are written too: piece by piece it would
- * cost the disk more than as a whole, now and whenever the image is read, and the file system an entry for each. */
+/* Where many pages of a group were written, apart from each other, its others are written too: piece by piece
+ * it would cost the disk more than as a whole, now and whenever the image is read, and the file system an
+ * entry for each. */
 static void unshare(struct binfile *file)
 {
     uint64_t pages = file->memory_bytes / BIN_PAGE_BYTES;

@@ -9,6 +9,7 @@
 #include "progress.h"
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #define RAM_BLOCK      "pc.ram" /* the memory backend's id; the RAM block's name in the stream */
 #define RAM_PAGE_BYTES 4096U
@@ -67,3 +68,10 @@ struct ram_load;
 bool ram_load_start(const char *vsv_path, int fd, struct ram_load **ret_load, struct err *err) MUST_CHECK;
 bool ram_load_finish(struct ram_load *load, struct err *err) MUST_CHECK; /* frees in any case */
 void ram_load_abandon(struct ram_load *load);                            /* accepts NULL */
+
+/* What a restored guest touches first, so that the next one that is restored from the same `.bin` finds it in the page cache:
+ * hints, beside the file's content (touched.h). Record looks at what the process has mapped of bin_path until now. Prefetch
+ * returns at once. */
+bool ram_touched_record(const char *bin_path, pid_t pid, struct err *err) MUST_CHECK;
+bool ram_touched_is_known(const char *bin_path);
+void ram_touched_prefetch(const char *bin_path);

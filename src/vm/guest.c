@@ -26,6 +26,7 @@ static void guest_free(struct guest *guest)
     free(guest->errors);
     free(guest->process_dir);
     free(guest->disks_dir);
+    free(guest->restored_from);
     free(guest);
 }
 
@@ -179,6 +180,8 @@ static bool process_start(const struct guest *guest, const struct guest_options 
         .hold_host_resources = options->hold_host_resources,
         .nvram = options->nvram,
     };
+    if (bin)
+        ram_touched_prefetch(bin);
     bool started = machine_start(&launch, &machine, err) &&
                    (!options->state_path || state_load(machine, options->state_path, err));
     if (!started) {
@@ -202,8 +205,11 @@ static bool guest_fill(struct guest *guest, const struct config *config, const s
     /* Before anything is started: QEMU itself would create a missing memory file as zeros. */
     if (options->state_path && !memory_check(options->state_path, config, options->memory_id, err))
         return false;
-    return runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) && engines_start(guest, err) &&
-           process_start(guest, options, &guest->process_dir, &guest->machine, err);
+    if (!runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) || !engines_start(guest, err) ||
+        !process_start(guest, options, &guest->process_dir, &guest->machine, err))
+        return false;
+    guest_note_origin(guest, options->state_path);
+    return true;
 }
 
 bool guest_start(const struct config *config, const struct guest_options *options, struct guest **ret_guest,
@@ -236,6 +242,7 @@ bool guest_reload(struct guest *guest, const struct guest_options *options, stru
     guest->machine = machine;
     guest->process_dir = process_dir;
     guest->resources_held = options->hold_host_resources;
+    guest_note_origin(guest, options->state_path);
     return true;
 }
 
@@ -398,6 +405,7 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
     struct guest_saved saved;
     int qemu_end;
 
+    guest_note_origin(guest, /* state_path= */ NULL); /* saving touches everything */
     if (!ram_save_open(guest, save, &context.ram, &qemu_end, err))
         return false;
     struct machine_save machine_options = {

@@ -28,6 +28,8 @@ struct guest {
     bool resources_held;      /* forwarded ports are not its own yet */
     bool is_to_run;           /* so the user wants it: it was continued, and not paused since */
     struct space_wait space;
+    char *restored_from;      /* owned: the `.bin` whose first-touched pages nobody has noted yet; else NULL */
+    int64_t touched_ms;       /* when they shall be, by clock_ms(); 0: not yet known */
     struct guest_disk_errors *errors; /* one for each of config's disks */
 };
 
@@ -100,12 +102,16 @@ bool guest_runs(struct guest *guest, char run_state[static 32], bool *ret_runs, 
 bool guest_continue(struct guest *guest, struct err *err) MUST_CHECK;
 bool guest_pause(struct guest *guest, struct err *err) MUST_CHECK;
 
+/* It has just been restored from <state_path>.bin; NULL: what it has touched says nothing any more. */
+void guest_note_origin(struct guest *guest, const char *state_path);
+
 /* Every event of its QEMU goes through here. */
 void guest_hear(struct guest *guest, const json_t *event);
 /* QEMU stopped it for want of space on the host, and nobody has paused it. */
 bool guest_waits_for_space(const struct guest *guest);
 const char *guest_space_path(const struct guest *guest); /* for one that waits: what cannot grow, an image or the runtime folder */
-/* Milliseconds until guest_retry() wants to be called; -1: it does not. */
+/* Milliseconds until guest_tend() wants to be called; -1: it does not. */
 int guest_wait_ms(const struct guest *guest);
-/* Sets one going that waits for space, if there is some or it is time to see. True if it did. */
-bool guest_retry(struct guest *guest);
+/* Sets one going that waits for space, if there is some or it is time to see: true if it did. Notes what one that was restored touched
+ * first. */
+bool guest_tend(struct guest *guest);

@@ -1,15 +1,18 @@
 /* A guest's processors: set going, held, and stopped by what went wrong on its disks. */
 #include "guest.h"
 
+#include "auto.h"
 #include "clock.h"
 #include "file.h"
 #include "log.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#define TOUCHED_AFTER_MS 2000
 #define LOOK_MS 1000 /* between looks at a guest that waits for space */
 /* A guest that goes on needs new blocks, and should not stop again at the next one. */
 #define ROOM_PER_DISK_BYTES (4ULL << 20)
@@ -30,6 +33,8 @@ bool guest_continue(struct guest *guest, struct err *err)
     if (!machine_continue(guest->machine, err))
         return false;
     space_note_continued(&guest->space, clock_ms());
+    if (guest->restored_from && !guest->touched_ms)
+        guest->touched_ms = clock_ms() + TOUCHED_AFTER_MS;
     return true;
 }
 
@@ -114,15 +119,43 @@ static bool has_room(const struct guest *guest)
     return has_room_at(guest->disks_dir, ROOM_RUNTIME_BYTES);
 }
 
-int guest_wait_ms(const struct guest *guest)
+/* --- what it touched first --- */
+
+void guest_note_origin(struct guest *guest, const char *state_path)
 {
-    return guest_waits_for_space(guest) ? LOOK_MS : -1;
+    AUTO_FREE char *bin = state_path ? string_printf("%s.bin", state_path) : NULL;
+
+    free(TAKE(guest->restored_from));
+    guest->touched_ms = 0;
+    if (bin && !ram_touched_is_known(bin))
+        guest->restored_from = TAKE(bin);
 }
 
-bool guest_retry(struct guest *guest)
+static void note_touched(struct guest *guest)
 {
     struct err err;
 
+    if (!guest->touched_ms || clock_ms() < guest->touched_ms)
+        return;
+    if (!ram_touched_record(guest->restored_from, machine_pid(guest->machine), &err))
+        log_debug("%s", err.text); /* a hint: without it the next restore is a little slower */
+    guest_note_origin(guest, /* state_path= */ NULL);
+}
+
+int guest_wait_ms(const struct guest *guest)
+{
+    int64_t touched_ms = guest->touched_ms ? guest->touched_ms - clock_ms() : INT_MAX;
+    int64_t space_ms = guest_waits_for_space(guest) ? LOOK_MS : INT_MAX;
+    int64_t wait_ms = touched_ms < space_ms ? touched_ms : space_ms;
+
+    return wait_ms == INT_MAX ? -1 : wait_ms < 0 ? 0 : (int)wait_ms;
+}
+
+bool guest_tend(struct guest *guest)
+{
+    struct err err;
+
+    note_touched(guest);
     if (!guest_waits_for_space(guest) || !space_is_due(&guest->space, has_room(guest), clock_ms()))
         return false;
     if (space_is_news(&guest->space))

@@ -100,7 +100,7 @@ static bool wait_for_end(struct vm *vm, uint64_t timeout_s, const struct progres
                                 {.fd = vm_monitor_fd(vm), .events = POLLIN}};
         (void)!poll(fds, 2, 100);
         vm_handle_events(vm);
-        vm_retry(vm); /* a guest writes much while it shuts down */
+        vm_tend(vm); /* a guest writes much while it shuts down */
         if (progress_cancelled(progress))
             return err_set(err, ERR_CANCELLED, "stop: %s: cancelled; the guest may still shut down",
                            vm_config(vm)->name);

@@ -197,9 +197,9 @@ int vm_wait_ms(const struct vm *vm)
     return vm->present && !store_is_uncertain(vm->store) ? guest_wait_ms(vm->present) : -1;
 }
 
-bool vm_retry(struct vm *vm)
+bool vm_tend(struct vm *vm)
 {
-    return vm_wait_ms(vm) >= 0 && guest_retry(vm->present);
+    return vm_wait_ms(vm) >= 0 && guest_tend(vm->present);
 }
 
 bool vm_waits_for_space(const struct vm *vm)

@@ -37,10 +37,10 @@ int vm_monitor_fd(const struct vm *vm);
 /* Takes QEMU's events, and its end: then the VM is Off and its disks are closed. True if there was anything. To be called
  * until there is not before each wait for vm_monitor_fd(): any command to QEMU may have read events already. */
 bool vm_handle_events(struct vm *vm);
-/* A guest that QEMU stopped for want of space is set going again by vm_retry(), which wants to be called after so many
- * milliseconds; -1: there is none. */
+/* A guest that QEMU stopped for want of space is set going again by vm_tend(), and what a restored one touched first is noted; it
+ * wants to be called after so many milliseconds; -1: there is nothing to do. */
 int vm_wait_ms(const struct vm *vm);
-bool vm_retry(struct vm *vm); /* true if it was set going */
+bool vm_tend(struct vm *vm); /* true if it was set going */
 
 /* Ends a machine whose worker is gone (`stop --force` of an unmanaged VM). The VM is Off behind it, and recovered when it is opened
  * next. ERR_STATE if it lives on: not on this host, or another user's. */

@@ -102,7 +102,7 @@ static void serve(struct server *server, struct vm *vm, bool first_pending)
         int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : vm_wait_ms(vm));
         if (ready == 0 && first_pending)
             return;
-        if (vm_retry(vm))
+        if (vm_tend(vm))
             status_refresh(server, vm);
         for (struct server_request *request; (request = server_next(server)) != NULL; first_pending = false)
             request_run(server, vm, request);

@@ -1,13 +1,16 @@
 #!/usr/bin/python3
 """Re-snapshot identity, and a memory image that nothing writes."""
 
-import time
-
+import os
+import re
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import different_pages, identity, is_alive, main, sha256  # noqa: E402
+from bough_test import Skip, different_pages, identity, is_alive, main, sha256, wait_until  # noqa: E402
+
+TOUCHED = "user.bough.touched"
 
 
 def claim_restored_paused_and_snapshotted_again_the_memory_image_is_byte_identical(home):
@@ -58,6 +61,44 @@ def claim_second_snapshot_of_a_restored_vm_does_not_touch_the_first(home):
     assert vm.console().command("hash") != hash_second
     vm.do("apply", second)
     assert vm.console().command("hash") == hash_second
+
+
+def claim_what_a_restored_vm_touched_first_is_noted_and_is_no_change_of_its_image(home):
+    vm, console = home.booted_guest()
+    console.command("fill 32 1")
+    point = vm.snapshot()["guid"]
+    image = vm.memory_file(point)
+    then = identity(image)
+    try:
+        os.setxattr(image, "user.bough.try", b"x")
+    except OSError as error:
+        raise Skip(f"{image.parent} has no extended attributes") from error
+    assert TOUCHED not in os.listxattr(image)
+    vm.do("revert")
+    console = vm.console()
+    wait_until(lambda: TOUCHED in os.listxattr(image), 20, "what was touched to be noted")
+    noted = os.getxattr(image, TOUCHED)
+    hash_then = console.command("hash")
+    vm.do("revert")
+    assert vm.console().command("hash") == hash_then
+    assert (identity(image), os.getxattr(image, TOUCHED)) == (then, noted)
+    for nonsense in (b"x", b"\x01\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", b"\x01\x00\x00\xff\xff\xff\xff\x7f", bytes(2000)):
+        os.setxattr(image, TOUCHED, nonsense)
+        vm.do("revert")
+        assert vm.console().command("hash") == hash_then
+    vm.do("apply", point, "--verify")
+
+
+def claim_nothing_in_a_restored_qemu_can_give_memory_back(home):
+    vm, _ = home.booted_guest()
+    image = vm.memory_file(vm.snapshot()["guid"])
+    vm.do("revert")
+    pid = vm.do("show")["qemu_pid"]
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    assert str(image) in words
+    assert not re.search("balloon|virtio-mem|reporting|hinting|postcopy|pmem", words), words
+    mappings = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith(image.name)]
+    assert mappings and all(mapping[1][3] == "p" for mapping in mappings), mappings
 
 
 def claim_revert_ends_the_old_qemu_and_leaves_just_one(home):

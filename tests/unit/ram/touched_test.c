@@ -1,0 +1,209 @@
+/* The hint of what is touched first: as bytes, and as it is taken from a process and used. */
+#include "touched.h"
+
+#include "auto.h"
+#include "bytes.h"
+#include "ram.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/xattr.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#define UNITS        4096U
+#define MEMORY_BYTES ((uint64_t)UNITS * TOUCHED_UNIT_BYTES)
+#define FILE_UNITS   256U
+#define FILE_BYTES   ((uint64_t)FILE_UNITS * TOUCHED_UNIT_BYTES)
+
+struct seen {
+    uint8_t units[UNITS / 8];
+    uint64_t end, memory_bytes;
+};
+
+static void mark(uint8_t *units, uint64_t unit)
+{
+    units[unit / 8] = (uint8_t)(units[unit / 8] | 1U << (unit % 8));
+}
+
+static bool is_marked(const uint8_t *units, uint64_t unit)
+{
+    return units[unit / 8] & 1U << (unit % 8);
+}
+
+static void note(void *context, uint64_t offset, uint64_t length)
+{
+    struct seen *seen = context;
+    assert_true(offset >= seen->end && offset <= seen->memory_bytes && length <= seen->memory_bytes - offset);
+    seen->end = offset + length;
+    for (uint64_t unit = offset / TOUCHED_UNIT_BYTES; unit < div_round_up(seen->end, TOUCHED_UNIT_BYTES); unit++)
+        mark(seen->units, unit);
+}
+
+static uint64_t next_random(uint64_t *random)
+{
+    *random = *random * 6364136223846793005U + 1442695040888963407U;
+    return *random >> 33;
+}
+
+static void what_is_kept_is_what_was_touched(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        uint8_t units[UNITS / 8] = {0}, bytes[TOUCHED_BYTES_MAX];
+        struct seen seen = {.memory_bytes = MEMORY_BYTES};
+        uint64_t random = seed;
+        size_t length;
+        for (uint64_t i = 0; i < seed * 5; i++)
+            mark(units, next_random(&random) % UNITS);
+        touched_encode(units, UNITS, bytes, &length);
+        assert_true(length > 2 && length <= TOUCHED_BYTES_MAX);
+        touched_decode(bytes, length, MEMORY_BYTES, note, &seen);
+        assert_memory_equal(seen.units, units, sizeof(units));
+    }
+}
+
+static void what_would_not_fit_is_kept_coarser(void **state)
+{
+    (void)state;
+    uint8_t units[UNITS / 8] = {0}, bytes[TOUCHED_BYTES_MAX];
+    struct seen seen = {.memory_bytes = MEMORY_BYTES};
+    size_t length;
+    for (uint64_t unit = 0; unit < UNITS; unit += 2)
+        mark(units, unit);
+    touched_encode(units, UNITS, bytes, &length);
+    assert_true(length > 2 && length <= TOUCHED_BYTES_MAX && bytes[1] > 0);
+    touched_decode(bytes, length, MEMORY_BYTES, note, &seen);
+    for (uint64_t unit = 0; unit < UNITS; unit += 2)
+        assert_true(is_marked(seen.units, unit));
+    memset(units, 0, sizeof(units));
+    touched_encode(units, UNITS, bytes, &length);
+    assert_int_equal(length, 0);
+}
+
+static void any_bytes_give_ranges_inside_the_memory(void **state)
+{
+    (void)state;
+    uint64_t random = 7;
+    for (unsigned round = 0; round < 20000; round++) {
+        uint8_t bytes[64];
+        size_t length = next_random(&random) % (sizeof(bytes) + 1);
+        struct seen seen = {.memory_bytes = 4096 * (1 + next_random(&random) % (UNITS * 16))};
+        for (size_t i = 0; i < length; i++)
+            bytes[i] = (uint8_t)(next_random(&random) & (round % 2 ? 0xff : 0x8f));
+        if (length > 1 && round % 8) {
+            bytes[0] = 1;
+            bytes[1] %= 25;
+        }
+        touched_decode(bytes, length, seen.memory_bytes, note, &seen);
+    }
+}
+
+static unsigned resident_pages(int fd, uint64_t offset, uint64_t length)
+{
+    unsigned count = 0;
+    uint8_t *vector = malloc(length / 4096);
+    void *mapped = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+    assert_non_null(vector);
+    assert_true(mapped != MAP_FAILED);
+    assert_int_equal(mincore(mapped, length, vector), 0);
+    for (uint64_t i = 0; i < length / 4096; i++)
+        count += vector[i] & 1;
+    munmap(mapped, length);
+    free(vector);
+    return count;
+}
+
+static void leave_page_cache(int fd)
+{
+    assert_int_equal(fsync(fd), 0);
+    for (unsigned look = 0; look < 100 && resident_pages(fd, 0, FILE_BYTES) > 0; look++) {
+        assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    assert_int_equal(resident_pages(fd, 0, FILE_BYTES), 0);
+}
+
+static void fill_file(int fd)
+{
+    AUTO_FREE uint8_t *bytes = malloc(TOUCHED_UNIT_BYTES);
+    assert_non_null(bytes);
+    for (unsigned unit = 0; unit < FILE_UNITS; unit++) {
+        memset(bytes, (int)unit + 1, TOUCHED_UNIT_BYTES);
+        assert_int_equal(pwrite(fd, bytes, TOUCHED_UNIT_BYTES, (off_t)unit * TOUCHED_UNIT_BYTES), TOUCHED_UNIT_BYTES);
+    }
+}
+
+/* As QEMU does: mapped privately, and one page is read, another written. */
+static void touch(int fd, const char *path, const unsigned units[2])
+{
+    struct err err;
+    uint8_t *mapped = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    assert_true(mapped != MAP_FAILED);
+    assert_int_equal(madvise(mapped, FILE_BYTES, MADV_RANDOM), 0);
+    assert_int_equal(*(volatile uint8_t *)(mapped + (uint64_t)units[0] * TOUCHED_UNIT_BYTES + 4096), (units[0] + 1) & 0xff);
+    *(volatile uint8_t *)(mapped + (uint64_t)units[1] * TOUCHED_UNIT_BYTES + 8192) = 0;
+    if (!ram_touched_record(path, getpid(), &err))
+        fail_msg("%s", err.text);
+    munmap(mapped, FILE_BYTES);
+}
+
+static void what_one_process_touched_is_read_ahead_for_the_next(void **state)
+{
+    (void)state;
+    static const unsigned units[2] = {7, 130};
+    char path[] = "/var/tmp/bough-touched-XXXXXX";
+    AUTO_FD int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    if (setxattr(path, "user.bough.try", "x", 1, 0) != 0) {
+        unlink(path);
+        skip(); /* a file system without attributes: there are no hints */
+    }
+    fill_file(fd);
+    leave_page_cache(fd);
+    assert_false(ram_touched_is_known(path));
+    touch(fd, path, units);
+    assert_true(ram_touched_is_known(path));
+    leave_page_cache(fd);
+    ram_touched_prefetch(path);
+    for (unsigned look = 0; look < 500 && resident_pages(fd, 0, FILE_BYTES) < 32; look++)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(resident_pages(fd, (uint64_t)units[i] * TOUCHED_UNIT_BYTES, TOUCHED_UNIT_BYTES), 16);
+    assert_int_equal(resident_pages(fd, 0, FILE_BYTES), 32);
+    unlink(path);
+}
+
+static void what_was_not_touched_at_all_gives_no_hint(void **state)
+{
+    (void)state;
+    struct err err;
+    char path[] = "/var/tmp/bough-touched-XXXXXX";
+    AUTO_FD int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    fill_file(fd);
+    assert_false(ram_touched_record(path, getpid(), &err));
+    assert_false(ram_touched_is_known(path));
+    assert_false(ram_touched_record("/var/tmp/bough-touched-none", getpid(), &err));
+    ram_touched_prefetch(path);
+    ram_touched_prefetch("/var/tmp/bough-touched-none");
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_kept_is_what_was_touched),
+        cmocka_unit_test(what_would_not_fit_is_kept_coarser),
+        cmocka_unit_test(any_bytes_give_ranges_inside_the_memory),
+        cmocka_unit_test(what_one_process_touched_is_read_ahead_for_the_next),
+        cmocka_unit_test(what_was_not_touched_at_all_gives_no_hint),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
