@@ -68,6 +68,15 @@ int cli_fail(const char *which, const struct err *err)
     return err_exit_status(err->code);
 }
 
+void cli_warn(const char *which, const char *text)
+{
+    message_begin();
+    text_print(stderr, which, TEXT_ONE_LINE);
+    fputs(": warning: ", stderr);
+    text_print(stderr, text, TEXT_ONE_LINE);
+    fputc('\n', stderr);
+}
+
 void cli_usage_print(FILE *stream)
 {
     const char *line = running.command->usage, *lead = "usage:";

@@ -41,5 +41,7 @@ size_t cli_summary_length(const struct cli_command *command);
 /* Prints `bough: VERB: WHICH: why` on standard error and returns the exit status. which (a VM or file) may be
  * NULL, and is left out where the text begins with it, its folder in front or not. */
 int cli_fail(const char *which, const struct err *err);
+/* `bough: VERB: WHICH: warning: TEXT`: the command has done its work all the same. */
+void cli_warn(const char *which, const char *text);
 /* Prints `bough: VERB: why` and where help is; returns the exit status of ERR_USAGE. */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

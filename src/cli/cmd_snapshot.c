@@ -51,12 +51,13 @@ static void tell_how(const json_t *value)
  * watches. */
 static void print_snapshot(const char *vm_name, const json_t *value)
 {
-    (void)vm_name;
     text_print(stdout, json_text(value, "guid"), TEXT_ONE_LINE);
     putchar('\n');
     fflush(stdout);
     if (verbose || isatty(STDERR_FILENO))
         tell_how(value);
+    if (*json_text(value, "warning") != '\0')
+        cli_warn(vm_name, json_text(value, "warning"));
 }
 
 int cmd_snapshot(int argc, char **argv)

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#define LONG_PAUSE_MS 100
+
 /* Only QEMU's own word tells that not one instruction was done since: a guest that went on and then found no space stands too. */
 static bool is_used_up(struct vm *vm)
 {
@@ -42,16 +44,31 @@ static void used_guest_renew(struct vm *vm, const struct config *snapshot)
         log_error("%s", err.text);
 }
 
+/* How a guest that changed its memory faster than it was copied came to stand longer than one should; NULL: it did not. */
+static json_t *pause_warning(const struct vm_plan_run *run)
+{
+    uint64_t pause_ms = run->saved.machine.pause_us / 1000;
+    uint64_t changed_mib = run->saved.ram.resent_pages * RAM_PAGE_BYTES >> 20;
+
+    if (pause_ms < LONG_PAUSE_MS)
+        return NULL;
+    return json_sprintf("the guest stood still for %llu ms: it had changed %llu MiB of its memory while that was copied",
+                        (unsigned long long)pause_ms, (unsigned long long)changed_mib);
+}
+
 static json_t *snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, const char *state,
                                int64_t total_us)
 {
     bool memory = snapshot->state_when_taken != STATE_OFF;
     bool saved_now = run->saved.ram.stream_bytes > 0;
 
-    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:s}", "guid", snapshot->snapshot.text, "name", snapshot->name,
-                     "state_when_taken", config_state_name(snapshot->state_when_taken), "mode",
-                     !saved_now ? NULL : run->saved.machine.background ? "background" : "pre-copy", "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us",
-                     (json_int_t)total_us, "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state);
+    const char *mode = !saved_now ? NULL : run->saved.machine.background ? "background" : "pre-copy";
+
+    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:s, s:o?}", "guid", snapshot->snapshot.text, "name",
+                     snapshot->name, "state_when_taken", config_state_name(snapshot->state_when_taken), "mode", mode,
+                     "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us", (json_int_t)total_us,
+                     "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state, "warning",
+                     pause_warning(run));
 }
 
 /* What could go wrong with the memory of now is told before anything is done. One that stands can only be saved as it is now. */

@@ -450,7 +450,7 @@ static void do_idle(const char *arguments)
     say("R idle");
 }
 
-/* Dirties memory at a steady rate, one word in each page of 64 MiB. */
+/* Dirties memory at a steady rate, one word in each page of 64 MiB; at 0 as fast as it can. */
 static void work_dirty(unsigned long mib_per_second)
 {
     uint64_t seed = fresh_random();
@@ -459,8 +459,8 @@ static void work_dirty(unsigned long mib_per_second)
         mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (own == MAP_FAILED)
         return;
-    for (uint64_t page = 0, start = now_ms();; usleep(1000)) {
-        uint64_t due = (now_ms() - start) * mib_per_second * 256 / 1000;
+    for (uint64_t page = 0, start = now_ms();; usleep(mib_per_second ? 1000 : 0)) {
+        uint64_t due = mib_per_second ? (now_ms() - start) * mib_per_second * 256 / 1000 : page + words / 512;
         for (; page < due; page++)
             own[page * 512 % words] = mix(&seed);
         job_done[job] = page;
@@ -707,7 +707,7 @@ static const struct {
     {"fill", do_fill, NULL, "MIB [SEED]: memory filled with random numbers"},
     {"hash", do_hash, NULL, "hash of that memory"},
     {"scribble", do_scribble, NULL, "writes all free memory"},
-    {"dirty", NULL, work_dirty, "MIB: dirties so much memory a second"},
+    {"dirty", NULL, work_dirty, "MIB: dirties so much memory a second, with 0 all it can"},
     {"churn", NULL, work_churn,
      "KIB: writes memory again and again, and looks whether it is what was written"},
     {"churned", do_churned, NULL, "waits until all of that has been looked at"},
