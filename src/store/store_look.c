@@ -131,14 +131,6 @@ static bool vm_read(struct store_look *look, const struct telling *telling, stru
 
 /* --- what the files say of each other --- */
 
-static const struct config *snapshot_of(const struct store_look *look, const struct guid *guid)
-{
-    for (size_t i = 0; i < look->snapshot_count; i++)
-        if (guid_equal(&look->snapshots[i]->snapshot, guid))
-            return look->snapshots[i];
-    return NULL;
-}
-
 static bool is_listed(const struct config *vm, const struct guid *guid)
 {
     for (size_t i = 0; i < vm->listed_count; i++)
@@ -148,13 +140,9 @@ static bool is_listed(const struct config *vm, const struct guid *guid)
 }
 
 /* The parent in a snapshot's own file is that of when it was taken: it counts no more only where that one was deleted. */
-static bool parent_compare(const struct store_look *look, const struct config_listed *listed, const struct telling *telling,
-                           struct err *err)
+static bool parent_compare(const struct store_look *look, const struct config_listed *listed,
+                           const struct config *snapshot, const struct telling *telling, struct err *err)
 {
-    const struct config *snapshot = snapshot_of(look, &listed->guid);
-
-    if (!snapshot)
-        return true;
     AUTO_FREE char *path = string_printf("%s/" SNAPSHOTS_FOLDER "/%s.xml", look->vm_dir, listed->guid.text);
     if (!path)
         return err_oom(err);
@@ -205,12 +193,13 @@ static bool settings_read(struct store_look *look, const struct telling *telling
         return false;
     if (!look->vm)
         return snapshots_read_all(look, telling, err);
-    for (size_t i = 0; i < look->vm->listed_count; i++)
-        if (!snapshot_read(look, &look->vm->listed[i].guid, telling, err))
+    for (size_t i = 0; i < look->vm->listed_count; i++) {
+        const struct config_listed *listed = &look->vm->listed[i];
+        size_t before = look->snapshot_count;
+        if (!snapshot_read(look, &listed->guid, telling, err) ||
+            (look->snapshot_count > before && !parent_compare(look, listed, look->snapshots[before], telling, err)))
             return false;
-    for (size_t i = 0; i < look->vm->listed_count; i++)
-        if (!parent_compare(look, &look->vm->listed[i], telling, err))
-            return false;
+    }
     return look->snapshot_count < look->vm->listed_count || tree_check(look, telling, err);
 }
 
