@@ -232,7 +232,7 @@ class Own(Machine):
         answer = self.vm.do("snapshot", *words, timeout=self.limit_s)
         self.guids[number] = answer["guid"]
         held = self.vm.memory_file(answer["guid"]).stat().st_blocks * 512
-        return {"pause_ms": answer["pause_us"] / 1000, "memory_bytes": held, "answer": answer}
+        return {"pause_ms": answer["pause_us"] / 1000, "copied_ms": answer["copied_us"] / 1000, "memory_bytes": held, "answer": answer}
 
     def back(self, number):
         upcoming = Upcoming(lambda: self.home.runtime.glob("*/*/console.sock"))

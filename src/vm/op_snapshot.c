@@ -64,11 +64,11 @@ static json_t *snapshot_answer(const struct config *snapshot, const struct vm_pl
 
     const char *mode = !saved_now ? NULL : run->saved.machine.background ? "background" : "pre-copy";
 
-    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:s, s:o?}", "guid", snapshot->snapshot.text, "name",
+    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:I, s:s, s:o?}", "guid", snapshot->snapshot.text, "name",
                      snapshot->name, "state_when_taken", config_state_name(snapshot->state_when_taken), "mode", mode,
-                     "pause_us", (json_int_t)run->saved.machine.pause_us, "total_us", (json_int_t)total_us,
-                     "memory_bytes", (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state, "warning",
-                     pause_warning(run));
+                     "pause_us", (json_int_t)run->saved.machine.pause_us, "copied_us",
+                     (json_int_t)run->saved.machine.total_us, "total_us", (json_int_t)total_us, "memory_bytes",
+                     (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state, "warning", pause_warning(run));
 }
 
 /* What could go wrong with the memory of now is told before anything is done. One that stands can only be saved as it is now. */
