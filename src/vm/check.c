@@ -69,7 +69,7 @@ static void report(void *context, const char *phase, uint64_t done, uint64_t tot
     double share = total > 0 ? (double)done / (double)total : 0;
 
     (void)phase;
-    progress_report(check->progress, "check", check->done_bytes + (uint64_t)(share * (double)check->item_bytes),
+    progress_report(check->progress, "verify", check->done_bytes + (uint64_t)(share * (double)check->item_bytes),
                     check->total_bytes);
 }
 
