@@ -26,6 +26,7 @@ struct ram_save_options {
     const char *bin_path, *vsv_path; /* must not exist; created 0600 */
     const char *parent_bin_path;     /* what most pages are like; may be NULL, and need not exist or fit */
     bool reads_to_the_end;           /* also where it fails, for a writer that must not find a broken pipe */
+    int mapped_fd;                   /* the `.bin` that QEMU has mapped (see ahead.h), or 0; stays the caller's */
     struct vsv_info info;            /* machine is filled from the stream */
     const struct progress *progress; /* may be NULL; report(phase "memory", bytes so far, memory_bytes) */
 };

@@ -4,6 +4,7 @@
  * that is the guest's pause: it parses in place in its read buffer, and writes to the page cache only.
  * Whatever can wait (the .vsv, the sums of the chunks, every sync) is done by ram_save_finish(), when the
  * guest runs again. */
+#include "ahead.h"
 #include "auto.h"
 #include "binfile.h"
 #include "buf.h"
@@ -28,6 +29,7 @@
 #define STATE_MAX      (64U << 20)
 #define PROGRESS_EVERY (16ULL << 20)
 #define HURRY_BYTES    (512U << 20)
+#define AHEAD_BYTES    (256ULL << 20)
 
 static_assert(STREAM_TOKEN_MAX <= INPUT_HELD_MAX, "what the parser leaves must fit");
 
@@ -39,6 +41,7 @@ struct ram_save {
     bool bin_made, vsv_made; /* ours to remove on failure */
     int vsv_fd;
     struct input *input;
+    struct ahead *ahead; /* or NULL */
     pthread_t thread;
     atomic_bool failed; /* set by the thread: then err is complete */
     struct err err;
@@ -96,6 +99,7 @@ static bool on_page(void *context, unsigned block, uint64_t offset, const uint8_
         smallblocks_page(save->small, block, offset, bytes);
         return true;
     }
+    ahead_reached(save->ahead, offset);
     if (bytes)
         return binfile_page(save->bin, offset, bytes, err);
     binfile_zero(save->bin, offset);
@@ -176,6 +180,7 @@ static void save_free(struct ram_save *save)
 {
     if (save->vsv_fd >= 0)
         close(save->vsv_fd);
+    ahead_end(save->ahead);
     input_free(save->input);
     binfile_close(save->bin);
     smallblocks_free(save->small);
@@ -212,6 +217,8 @@ static bool save_start(struct ram_save *save, const struct ram_save_options *opt
         return err_set(err, ERR_INVALID, "%s: saved without an id", save->vsv_path);
     if (!create_files(save, options->parent_bin_path, err))
         return false;
+    if (options->mapped_fd > 0)
+        save->ahead = ahead_start(options->mapped_fd, save->info.memory_bytes, AHEAD_BYTES);
     return thread_start(run, save, "ram-save", &save->thread, err);
 }
 
@@ -297,6 +304,7 @@ bool ram_save_finish(struct ram_save *save, struct ram_save_result *ret_result, 
 
 void ram_save_hurry(struct ram_save *save)
 {
+    ahead_stop(save->ahead);
     binfile_hurry(save->bin);
     input_hurry(save->input);
 }

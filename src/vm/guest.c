@@ -27,6 +27,8 @@ static void guest_free(struct guest *guest)
     free(guest->process_dir);
     free(guest->disks_dir);
     free(guest->restored_from);
+    if (guest->memory_fd > 0)
+        close(guest->memory_fd);
     free(guest);
 }
 
@@ -194,6 +196,18 @@ static bool process_start(const struct guest *guest, const struct guest_options 
     return true;
 }
 
+/* Its process has just mapped this memory (NULL: it has memory of its own). */
+static void memory_hold(struct guest *guest, const char *state_path)
+{
+    AUTO_FREE char *bin = state_path ? string_printf("%s.bin", state_path) : NULL;
+    int fd = bin ? open(bin, O_RDONLY | O_CLOEXEC) : -1;
+
+    if (guest->memory_fd > 0)
+        close(guest->memory_fd);
+    guest->memory_fd = fd > 0 ? fd : 0;
+    guest_note_origin(guest, state_path);
+}
+
 static bool guest_fill(struct guest *guest, const struct config *config, const struct guest_options *options,
                        struct err *err)
 {
@@ -208,7 +222,7 @@ static bool guest_fill(struct guest *guest, const struct config *config, const s
     if (!runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) || !engines_start(guest, err) ||
         !process_start(guest, options, &guest->process_dir, &guest->machine, err))
         return false;
-    guest_note_origin(guest, options->state_path);
+    memory_hold(guest, options->state_path);
     return true;
 }
 
@@ -242,7 +256,7 @@ bool guest_reload(struct guest *guest, const struct guest_options *options, stru
     guest->machine = machine;
     guest->process_dir = process_dir;
     guest->resources_held = options->hold_host_resources;
-    guest_note_origin(guest, options->state_path);
+    memory_hold(guest, options->state_path);
     return true;
 }
 
@@ -360,6 +374,7 @@ static bool ram_save_open(const struct guest *guest, const struct guest_save *sa
         .bin_path = bin,
         .vsv_path = vsv,
         .parent_bin_path = save->parent_bin,
+        .mapped_fd = guest->memory_fd,
         .reads_to_the_end = save->point_now,
         .info = {.id = save->memory_id, .memory_bytes = guest->config->memory_bytes},
         .progress = save->progress,

@@ -29,6 +29,7 @@ struct guest {
     bool is_to_run;           /* so the user wants it: it was continued, and not paused since */
     struct space_wait space;
     char *restored_from;      /* owned: the `.bin` whose first-touched pages nobody has noted yet; else NULL */
+    int memory_fd;            /* the `.bin` that its memory is mapped from, also when that has no name any more; 0: none, or not known */
     int64_t touched_ms;       /* when they shall be, by clock_ms(); 0: not yet known */
     struct guest_disk_errors *errors; /* one for each of config's disks */
 };

@@ -1,6 +1,7 @@
 /* The hint of what is touched first: as bytes, and as it is taken from a process and used. */
 #include "touched.h"
 
+#include "ahead.h"
 #include "auto.h"
 #include "bytes.h"
 #include "ram.h"
@@ -196,6 +197,44 @@ static void what_was_not_touched_at_all_gives_no_hint(void **state)
     unlink(path);
 }
 
+static unsigned settled_pages(int fd, unsigned at_least)
+{
+    for (unsigned look = 0; look < 500 && resident_pages(fd, 0, FILE_BYTES) < at_least; look++)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+    return resident_pages(fd, 0, FILE_BYTES);
+}
+
+/* Half of it a hole, from a quarter on. */
+static void holes_are_made_ahead_at_a_distance(void **state)
+{
+    (void)state;
+    char path[] = "/var/tmp/bough-ahead-XXXXXX";
+    AUTO_FD int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    fill_file(fd);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FILE_BYTES / 4, FILE_BYTES / 2), 0);
+    leave_page_cache(fd);
+    struct ahead *ahead = ahead_start(fd, FILE_BYTES, 4 << 20);
+    assert_non_null(ahead);
+    assert_int_equal(settled_pages(fd, 0), 0); /* nobody has begun */
+    ahead_reached(ahead, 4096);
+    assert_int_equal(settled_pages(fd, 512), 512);
+    ahead_reached(ahead, 6 << 20);
+    ahead_reached(ahead, 1 << 20);
+    assert_int_equal(settled_pages(fd, 1536), 1536);
+    ahead_stop(ahead);
+    ahead_reached(ahead, FILE_BYTES);
+    assert_int_equal(settled_pages(fd, 1536), 1536);
+    ahead_end(ahead);
+    ahead = ahead_start(fd, FILE_BYTES, FILE_BYTES);
+    ahead_reached(ahead, 4096);
+    assert_int_equal(settled_pages(fd, FILE_BYTES / 2 / 4096), FILE_BYTES / 2 / 4096);
+    ahead_end(ahead);
+    ahead_end(NULL);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +243,7 @@ int main(void)
         cmocka_unit_test(any_bytes_give_ranges_inside_the_memory),
         cmocka_unit_test(what_one_process_touched_is_read_ahead_for_the_next),
         cmocka_unit_test(what_was_not_touched_at_all_gives_no_hint),
+        cmocka_unit_test(holes_are_made_ahead_at_a_distance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
