@@ -146,24 +146,32 @@ static bool has_copied(struct saving *saving, bool *ret_has)
 /* Until the guest runs again. */
 static bool let_go_on(struct saving *saving)
 {
-    bool copied = false;
+    bool copied = false, continued = false;
     while (!saving->resumed) {
         if (!copied && !has_copied(saving, &copied))
             return false;
-        if (copied && !machine_continue(saving->machine, saving->err))
+        if (!saving_listen(saving, copied && !continued ? 0 : GO_ON_LOOK_MS) || !check(saving))
             return false;
-        if (!saving_listen(saving, GO_ON_LOOK_MS) || !check(saving))
+        if (!copied || continued || saving->resumed)
+            continue;
+        /* Once: a guest that has stopped by itself since must not be woken. */
+        if (!machine_continue(saving->machine, saving->err))
             return false;
+        continued = true;
     }
     saving->held = false;
+    /* What is asked there is no flush of disks: QEMU answers soon, or not at all. */
+    int timeout_ms = qmp_set_timeout(saving->machine->qmp, QMP_TIMEOUT_MS);
     if (saving->save->went_on)
         saving->save->went_on(saving->save->context);
+    qmp_set_timeout(saving->machine->qmp, timeout_ms);
     return true;
 }
 
 /* It is set running once, and nobody else gives it commands: a STOP from now on is its own. */
 static bool copy(struct saving *saving)
 {
+    saving->guest_stopped |= saving->stands;
     while (!saving->completed) {
         if (!saving_listen(saving, SAVE_LOOK_MS) || !check(saving))
             return false;

@@ -98,6 +98,8 @@ bool store_look_extras(const struct store_look *look, const struct store_look_im
     struct search search = {.look = look, .images = images, .report = report, .context = context};
     const char *dir = look->vm_dir, *guid = look->guid.text;
 
+    if (!look->is_alone)
+        return true; /* what is being made is not named yet */
     if (!look->vm || look->snapshot_count < look->vm->listed_count)
         return true; /* what they name is not known */
     if (!search_in(search, path_join(dir, VM_FOLDER), is_vm_file, err) ||

@@ -33,7 +33,8 @@ void store_look_close(struct store_look *look); /* accepts NULL */
 AUTO_DEFINE(auto_store_look_close, struct store_look, store_look_close)
 #define AUTO_STORE_LOOK AUTO(auto_store_look_close)
 
-/* Reports what is in the folders that are Bough's and is named by nothing, if all settings could be read. images: those that a
+/* Reports what is in the folders that are Bough's and is named by nothing, if all settings could be read and nobody else is at work
+ * there. images: those that a
  * chain goes through; NULL: not all are known. */
 struct store_look_images {
     bool (*holds)(void *context, uint64_t device, uint64_t inode);

@@ -339,7 +339,7 @@ static void save_at_instant(void *context)
     guest_switch_tops(saving->guest);
     if (saving->nvram)
         (void)!file_read_all(&io_real, saving->nvram, NVRAM_MAX_BYTES, &saving->variables, &saving->nvram_err);
-    if (!saving->save->point_now) /* else the guest does not wait for the rest of the stream */
+    if (!saving->save->point_now) /* else the guest runs while the rest comes, and waits only for pages that it writes to */
         ram_save_hurry(saving->ram);
 }
 

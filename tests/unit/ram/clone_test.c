@@ -2,6 +2,7 @@
  * shares extents, or in /tmp; what is claimed of contents must be true on any. */
 #include "auto.h"
 #include "bytes.h"
+#include "parentbin.h"
 #include "save_fixture.h"
 #include "stream_writer.h"
 
@@ -368,6 +369,38 @@ static void a_parent_that_is_missing_or_of_another_size_is_none(void **state)
     }
 }
 
+/* A file of so many pages, each in a piece of its own. */
+static void write_pieces(const char *path, unsigned count)
+{
+    uint8_t page[4096];
+    AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    memset(page, 7, sizeof(page));
+    for (unsigned i = 0; i < count; i++)
+        assert_int_equal(pwrite(fd, page, sizeof(page), i * 2ULL * sizeof(page)), sizeof(page));
+    assert_int_equal(ftruncate(fd, count * 2LL * (off_t)sizeof(page)), 0);
+    assert_int_equal(fsync(fd), 0);
+}
+
+static bool can_be_cloned(const struct clones *clones, unsigned pieces)
+{
+    write_pieces(clones->parent.bin, pieces);
+    AUTO_FD int fd = open(clones->child.bin, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    struct parentbin *parent = parentbin_clone(clones->parent.bin, fd, pieces * 2ULL * 4096);
+    parentbin_close(parent);
+    unlink(clones->parent.bin);
+    unlink(clones->child.bin);
+    return parent != NULL;
+}
+
+static void a_parent_in_thousands_of_pieces_is_not_cloned(void **state)
+{
+    struct clones *clones = *state;
+    assert_int_equal(can_be_cloned(clones, 2000), clones->shares);
+    assert_false(can_be_cloned(clones, 8000));
+}
+
 #define test_of(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -381,6 +414,7 @@ int main(void)
         test_of(a_page_that_did_not_come_is_never_the_parents),
         test_of(a_damaged_parent_damages_no_child),
         test_of(a_parent_that_is_missing_or_of_another_size_is_none),
+        test_of(a_parent_in_thousands_of_pieces_is_not_cloned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
