@@ -35,6 +35,8 @@ static const char *way_text(const char *mode)
 static void tell_how(const json_t *value)
 {
     json_int_t pause_us = json_integer_value(json_object_get(value, "pause_us"));
+    json_int_t paused_us = json_integer_value(json_object_get(value, "paused_us"));
+    json_int_t pauses = json_integer_value(json_object_get(value, "pauses"));
     json_int_t total_us = json_integer_value(json_object_get(value, "total_us"));
 
     fputs("took '", stderr);
@@ -44,6 +46,10 @@ static void tell_how(const json_t *value)
         fprintf(stderr, " in %.2f s%s", (double)total_us / 1e6, way_text(json_text(value, "mode")));
     if (pause_us > 0)
         fprintf(stderr, "; the guest stood still for %.1f ms", (double)pause_us / 1000);
+    if (verbose && pauses > 1)
+        fprintf(stderr, ", %.1f ms in all %" JSON_INTEGER_FORMAT " pauses", (double)paused_us / 1000, pauses);
+    if (verbose && json_is_true(json_object_get(value, "too_fast")))
+        fputs(", because it changes memory faster than it can be copied", stderr);
     fputc('\n', stderr);
 }
 

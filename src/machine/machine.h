@@ -104,17 +104,24 @@ struct machine_save {
     /* Asked often: true with *err set if the other end has failed: the save is cancelled. NULL: never. */
     bool (*failed)(void *context, struct err *err);
     /* What was written to the stream is worth nothing and the save begins anew: a new stream, taken as the first. Only
-     * before the instant, and once at most. NULL: the save fails instead (ERR_QEMU). */
+     * before the instant, and twice at most. NULL: the save fails instead (ERR_QEMU). */
     bool (*restart)(void *context, int *ret_stream_fd, struct err *err);
+    /* NULL (all three), or how the reader is paced: from now on it takes at most so many more bytes (UINT64_MAX: all, as in the
+     * beginning); waits at most so long until they are taken, how many are left; the guest is about to be stopped, nothing
+     * that the reader or a flush of the disks waits for may make that longer. Not with point_now. */
+    void (*pace)(void *context, uint64_t bytes);
+    uint64_t (*paced)(void *context, int wait_ms);
+    void (*before_stop)(void *context);
     void *context;
     const struct progress *progress; /* may be NULL; its cancelled() is obeyed until the instant */
     bool point_now;    /* the memory of now, by a background snapshot; a VM that stands is saved the ordinary way all the same */
     bool stay_stopped; /* true: the processors stay stopped behind it (save, a Paused VM) */
 };
 struct machine_save_result {
-    uint64_t pause_us;  /* STOP to RESUME by the events' time stamps, all pauses together (under TCG two); 0 if it stays
-                         * stopped or did not run */
+    uint64_t pause_us;  /* the longest pause, STOP to RESUME by the events' time stamps; 0 if it stays stopped or did not run */
+    uint64_t pauses, paused_us; /* how many (under TCG one a pass), and all together */
     uint64_t passes, total_us;
+    bool too_fast; /* it changed memory faster than it was copied, so that the last pause was allowed to be longer */
     bool background; /* which way it was: a background snapshot, or pre-copy */
 };
 /* Can this machine be saved now? ERR_STATE by its run state; ERR_UNSUPPORTED with QEMU's reasons: devices, features of processors, back
@@ -129,7 +136,8 @@ bool machine_can_save_background(struct machine *machine, struct err *err) MUST_
  * Else pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
  * number of passes that do not converge the rest is copied stopped. Under TCG QEMU loses writes of the guest if it reads the
  * bitmap of changed pages while the guest runs: there it is paused a first time for the set-up, copied once while it runs,
- * and what it changed meanwhile is copied in the second pause. Whatever fails, the run state is set right before it
+ * and what it changed meanwhile is copied in the second pause; with QEMU 9.0 and later in several passes, each with a pause
+ * at its end, where the reader can be paced. Whatever fails, the run state is set right before it
  * returns: what ran runs, what was paused stands still. A guest that pauses itself (I/O error, panic) meanwhile stays so.
  * Behind the instant of a VM that does not go on, QEMU is "postmigrate": it can continue but not save again (ERR_STATE); so
  * it may be after a save of a paused VM that failed or was cancelled late. failed() must tell of a reader that neither reads

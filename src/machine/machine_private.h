@@ -18,6 +18,7 @@ struct machine {
     enum config_accel accel;
     bool maps_file;     /* its memory is a file's, mapped privately */
     bool reads_running; /* this QEMU was seen to read the bitmap of changed pages while its guest ran */
+    unsigned read_early; /* how often it did so in a paced save */
     bool reaped; /* how says how it ended */
     siginfo_t how;
 };

@@ -8,10 +8,10 @@
  *   <- completed                     stands ("postmigrate")
  *   cont, <- RESUME                  runs
  *
- * With TCG that would lose writes of the guest. A processor that takes a page for changed, and is interrupted
- * before it makes the page writable for its fast path, leaves it writable although QEMU has read the bitmap
- * of changed pages, cleared it, and made every page read-only in between: what is written there afterwards is
- * never copied. So there the bitmap is read only while the guest stands, in two pauses:
+ * With TCG that would lose writes of the guest. Its processors remember which pages they may write without telling. QEMU
+ * makes them forget when a migration begins, and before 9.0 not when it reads the bitmap of changed pages and clears it:
+ * what is written there afterwards is never copied. So there the bitmap is read only while the guest stands, in two
+ * pauses:
  *
  *   capabilities, limit 0, getfd     runs
  *   stop, migrate                    stands; the first reading, of the set-up
@@ -22,6 +22,10 @@
  *
  * MIGRATION_PASS follows each reading, by the same lock as STOP and RESUME: one that comes while the guest
  * runs tells that this QEMU does otherwise. Then all is done again, with the guest standing from end to end.
+ *
+ * As long as that pass takes the guest changes memory that is to be copied in the second pause. So there are more passes of
+ * the same kind with QEMU 9.0 and later, where the caller can keep the stream from flowing (save_paced.c): each is shorter
+ * than the one before, and the last pause is short.
  *
  * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and
  * the moment, so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a
@@ -45,20 +49,33 @@ static const struct {
     {0, 0, 3}, {5, 4000, 10}, {7, 8000, 40}, {9, 12000, 160}, {11, 16000, 640}, {13, 20000, 2000000},
 };
 
+#define READ_EARLY_MAX 3 /* paced saves of a process that had to be done again; then it is not tried any more */
+
 /* --- preparing --- */
+
+/* Does this QEMU, when it reads the bitmap, make its TCG see the next write to each page? Before 9.0 only the set-up does. */
+static bool reads_again(const struct saving *saving)
+{
+    return qmp_version_major(saving->machine->qmp) >= 9;
+}
 
 static bool set_limit(struct saving *saving)
 {
+    unsigned limit_ms = saving->two_pauses ? 0 : limits[saving->limit].limit_ms;
     json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", SAVE_BANDWIDTH_MAX, "downtime-limit",
-                                  (json_int_t)(saving->two_pauses ? 0 : limits[saving->limit].limit_ms));
+                                  (json_int_t)(saving->paced ? SAVE_PACED_LIMIT_MS : limit_ms));
+    if (saving->paced) /* in place of what it measures */
+        json_object_set_new(arguments, "avail-switchover-bandwidth", json_integer(SAVE_PACED_BANDWIDTH));
     return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
 }
 
 static bool begin(struct saving *saving)
 {
     static const char *const on[] = {"events", "pause-before-switchover", NULL};
-    bool ready = saving_forget_earlier(saving) && saving_check_state(saving) &&
-                 machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
+    bool ready = saving_forget_earlier(saving) && saving_check_state(saving);
+    saving->paced = saving->two_pauses && saving->save->pace && reads_again(saving) &&
+                    saving->machine->read_early < READ_EARLY_MAX && !saving->read_running_before;
+    ready = ready && machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
     if (!ready) {
         close(TAKE_FD(saving->stream_fd));
         return false;
@@ -66,28 +83,37 @@ static bool begin(struct saving *saving)
     if (!saving_give_pipe(saving))
         return false;
     saving->begin_ms = clock_ms();
-    return (!saving->two_pauses || saving_hold(saving) || saving_take_pipe_back(saving)) && saving_migrate(saving);
+    if (saving->two_pauses && (!saving_stop(saving) || !saving_check_stopped(saving)))
+        return saving_take_pipe_back(saving);
+    return saving_migrate(saving);
 }
 
 /* --- the way through --- */
 
+static bool is_long(const struct saving *saving)
+{
+    uint64_t elapsed_ms = (uint64_t)(clock_ms() - saving->second_pass_ms);
+    return saving->passes >= 2 && (saving->passes >= limits[saving->limit + 1].after_pass ||
+                                   elapsed_ms >= limits[saving->limit + 1].after_ms);
+}
+
+unsigned saving_allowed_ms(struct saving *saving, bool goes_on)
+{
+    if (saving->limit + 1 < ARRAY_SIZE(limits) && (goes_on || is_long(saving)))
+        saving->limit++;
+    return limits[saving->limit].limit_ms;
+}
+
 /* A longer pause is allowed when the copying goes on for too long. */
 static bool check_convergence(struct saving *saving)
 {
-    if (saving->two_pauses || saving->limit + 1 == ARRAY_SIZE(limits) || saving->passes < 2 ||
-        saving->pre_switchover)
+    size_t limit = saving->limit;
+    if (saving->two_pauses || saving->pre_switchover)
         return true;
-    uint64_t elapsed_ms = (uint64_t)(clock_ms() - saving->second_pass_ms);
-    if (saving->passes < limits[saving->limit + 1].after_pass &&
-        elapsed_ms < limits[saving->limit + 1].after_ms)
-        return true;
-    saving->limit++;
-    return set_limit(saving);
+    return (saving_allowed_ms(saving, false), saving->limit == limit) || set_limit(saving);
 }
 
-/* A STOP that the instant does not follow at once is the guest's own: it is then in a state of its own name.
- */
-static bool check_own_stop(struct saving *saving)
+bool saving_check_own_stop(struct saving *saving)
 {
     char state[32];
     saving->asked_stop_us = saving->stop_us;
@@ -113,12 +139,15 @@ static bool let_run(struct saving *saving)
     return machine_run_state(saving->machine, state, saving->err) && strcmp(state, "finish-migrate") == 0;
 }
 
-/* A read bitmap and a guest that ran: under TCG nobody knows then what was not copied. */
-static bool check_exact(struct saving *saving)
+bool saving_check_exact(struct saving *saving)
 {
     if (!saving->two_pauses || !saving->read_running)
         return true;
-    saving->machine->reads_running = true;
+    saving->read_running_before = true;
+    if (saving->paced)
+        saving->machine->read_early++;
+    else
+        saving->machine->reads_running = true;
     return err_set(saving->err, ERR_QEMU, "QEMU read the changes of memory while the guest ran");
 }
 
@@ -126,15 +155,15 @@ static bool copy(struct saving *saving)
 {
     while (!saving->pre_switchover) {
         bool stopped_before = saving->was_running && saving->stop_us != saving->asked_stop_us;
-        if (!saving_listen(saving, SAVE_LOOK_MS) || !saving_check_others(saving) || !check_exact(saving) ||
+        if (!saving_listen(saving, SAVE_LOOK_MS) || !saving_check_others(saving) || !saving_check_exact(saving) ||
             !let_run(saving))
             return false;
-        if (stopped_before && !saving->pre_switchover && !check_own_stop(saving))
+        if (stopped_before && !saving->pre_switchover && !saving_check_own_stop(saving))
             return false;
         if (!check_convergence(saving))
             return false;
     }
-    return check_exact(saving);
+    return saving_check_exact(saving);
 }
 
 static bool finish_stream(struct saving *saving)
@@ -154,23 +183,26 @@ static bool finish_stream(struct saving *saving)
 /* Once from the beginning to the end. */
 static bool go_through(struct saving *saving)
 {
-    if (!begin(saving))
-        return saving->held ? saving_roll_back(saving) : false;
-    return (copy(saving) && finish_stream(saving)) || saving_roll_back(saving);
+    bool begun = begin(saving);
+    bool ok = begun && (!saving->paced || saving_copy_paced(saving));
+    if (saving->pipe_fd >= 0)
+        close(TAKE_FD(saving->pipe_fd)); /* else the reader would see no end */
+    ok = ok && copy(saving) && finish_stream(saving);
+    return ok || (begun || saving->held ? saving_roll_back(saving) : false);
 }
 
-/* Should it show that this QEMU reads the bitmap while the guest runs: all again into a new stream. */
+/* Should QEMU have read the bitmap while the guest ran: all again into a new stream, in one pass, in which that cannot come
+ * early; and if it comes there too, with the guest standing. */
 bool save_precopy(struct saving *saving)
 {
     const struct machine_save *save = saving->save;
-    bool was_known = saving->machine->reads_running;
-    if (go_through(saving))
-        return true;
-    if (was_known || !saving->machine->reads_running || !saving->rolled_back || !save->restart)
-        return false;
-    log_debug("%s: once more, standing", saving->err->text);
+    bool ok = go_through(saving);
     size_t earlier = saving->earlier;
-    bool ok = save->restart(save->context, &saving->stream_fd, saving->err) && go_through(saving);
+    for (unsigned again = 0; !ok && again < 2 && saving->read_running && saving->rolled_back && save->restart; again++) {
+        log_debug("%s: once more, %s", saving->err->text, saving->paced ? "in one pass" : "standing");
+        saving->rolled_back = saving->read_running = false;
+        ok = save->restart(save->context, &saving->stream_fd, saving->err) && go_through(saving);
+    }
     saving->earlier = earlier;
     return ok;
 }

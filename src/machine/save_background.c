@@ -103,7 +103,7 @@ static bool begin(struct saving *saving)
     if (!saving_give_pipe(saving))
         return false;
     saving->begin_ms = clock_ms();
-    if (!saving_hold(saving))
+    if (!saving_stop(saving) || !saving_check_stopped(saving))
         return saving_take_pipe_back(saving);
     if (saving->guest_stopped) {
         err_set_text(saving->err, ERR_STATE, 0, "the guest has just stopped by itself");

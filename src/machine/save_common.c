@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,12 +99,13 @@ bool saving_check_state(struct saving *saving)
     return true;
 }
 
-/* Gives the pipe to QEMU and closes it here. */
 bool saving_give_pipe(struct saving *saving)
 {
     AUTO_FD int fd = TAKE_FD(saving->stream_fd);
     /* Fewer changes between QEMU and the reader; a refusal is harmless. */
-    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
+    fcntl(fd, F_SETPIPE_SZ, saving->paced ? SAVE_PACED_PIPE_BYTES : PIPE_BYTES);
+    if (saving->paced && (saving->pipe_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        return err_sys(saving->err, errno, "duplicate a pipe");
     return machine_give_fd(saving->machine, fd, SAVE_FD_NAME, saving->err);
 }
 
@@ -136,13 +138,17 @@ bool saving_forget_earlier(struct saving *saving)
     return true;
 }
 
-/* The first pause. A guest that has just stopped by itself is in a state of another name. */
-bool saving_hold(struct saving *saving)
+bool saving_stop(struct saving *saving)
+{
+    saving->held = true;
+    return machine_stop(saving->machine, saving->err);
+}
+
+/* A guest that has just stopped by itself is in a state of another name. */
+bool saving_check_stopped(struct saving *saving)
 {
     char state[32];
-    saving->held = true;
-    if (!machine_stop(saving->machine, saving->err) || !saving_listen(saving, 0) ||
-        !machine_run_state(saving->machine, state, saving->err))
+    if (!saving_listen(saving, 0) || !machine_run_state(saving->machine, state, saving->err))
         return false;
     saving->guest_stopped |= strcmp(state, "paused") != 0;
     saving->asked_stop_us = saving->stop_us;
@@ -276,26 +282,34 @@ bool saving_roll_back(struct saving *saving)
 
 /* --- the end --- */
 
+static void pause_add(struct machine_save_result *result, int64_t stop_us, int64_t resume_us)
+{
+    uint64_t pause_us = resume_us > stop_us ? (uint64_t)(resume_us - stop_us) : 0;
+    result->pauses++;
+    result->paused_us += pause_us;
+    if (pause_us > result->pause_us)
+        result->pause_us = pause_us;
+}
+
 /* All pauses by QEMU's own clock, each from a STOP to the RESUME behind it. */
-static uint64_t pause_measure(struct saving *saving)
+static void pause_measure(struct saving *saving, struct machine_save_result *result)
 {
     struct err ignored = ERR_INIT, *told = saving->err;
-    int64_t at_us, stop_us = 0, sum_us = 0;
+    int64_t at_us, stop_us = 0;
     saving->err = &ignored; /* the save is good; if the monitor breaks now the next command will tell */
     bool heard = saving_listen(saving, 0);
     saving->err = told;
     if (!heard)
-        return 0;
+        return;
     for (size_t i = saving->earlier; i < json_array_size(saving->foreign); i++) {
         const char *name = qmp_event_name(json_array_get(saving->foreign, i), &at_us);
         if (strcmp(name, "STOP") == 0)
             stop_us = at_us;
         if (strcmp(name, "RESUME") != 0 || stop_us == 0)
             continue;
-        sum_us += at_us > stop_us ? at_us - stop_us : 0;
+        pause_add(result, stop_us, at_us);
         stop_us = 0;
     }
-    return (uint64_t)sum_us;
 }
 
 static bool run(struct saving *saving, struct machine_save_result *result)
@@ -307,8 +321,10 @@ static bool run(struct saving *saving, struct machine_save_result *result)
     if (runs_on && !saving->background && !resume(saving->machine, saving->err))
         return err_prefix(saving->err, "the VM was saved but cannot go on");
     result->background = saving->background;
-    result->pause_us = runs_on ? pause_measure(saving) : 0;
+    if (runs_on)
+        pause_measure(saving, result);
     result->passes = saving->passes;
+    result->too_fast = saving->limit > 0;
     result->total_us = (uint64_t)(clock_ms() - saving->begin_ms) * 1000;
     return true;
 }
@@ -331,7 +347,8 @@ bool machine_save(struct machine *machine, const struct machine_save *save,
                   struct machine_save_result *ret_result, struct err *err)
 {
     struct saving saving = {
-        .machine = machine, .save = save, .err = err, .foreign = json_array(), .stream_fd = save->stream_fd};
+        .machine = machine, .save = save, .err = err, .foreign = json_array(), .stream_fd = save->stream_fd,
+        .pipe_fd = -1};
     struct machine_save_result result = {0};
     /* While it flushes the disks QEMU answers nothing, as long as that may take. Who gives up on an answer then leaves a
      * guest standing that ran: QEMU does the `stop` all the same. */

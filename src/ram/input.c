@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define PIPE_BYTES (1 << 20)
+#define PIPE_BYTES  (1 << 20)
+#define AHEAD_BYTES (4U << 20) /* of the reserve, made ready beforehand */
 
 struct input {
     int fd, stop_fd;
@@ -21,7 +22,9 @@ struct input {
 
     pthread_mutex_t lock; /* of what follows, and of who reads from fd */
     pthread_cond_t arrived;
-    bool hurried, closed; /* each set once */
+    pthread_cond_t paced;          /* of allowed_bytes, and of what follows */
+    uint64_t allowed_bytes;        /* that may be read yet; UINT64_MAX: all */
+    bool hurried, closed, stopped; /* each set once */
     bool gulping;         /* the second thread reads, or what it read is not yet taken over */
     bool gulp_ended;
     pthread_t gulper;
@@ -45,6 +48,8 @@ bool input_new(int fd, size_t hurry_bytes, struct input **ret_input, struct err 
     input->bytes = input->buffer;
     pthread_mutex_init(&input->lock, NULL);
     pthread_cond_init(&input->arrived, NULL);
+    pthread_cond_init(&input->paced, NULL);
+    input->allowed_bytes = UINT64_MAX;
     /* Refused above the user's share of pipe memory, and for what is no pipe: it is only faster. */
     fcntl(input->fd, F_SETPIPE_SZ, PIPE_BYTES);
     bool ok = input->buffer ? stop_new(&input->stop_fd, err) && stop_new(&input->hurry_fd, err) &&
@@ -69,6 +74,7 @@ void input_free(struct input *input)
     if (input->reserve)
         munmap(input->reserve, INPUT_HELD_MAX + input->reserve_bytes);
     pthread_cond_destroy(&input->arrived);
+    pthread_cond_destroy(&input->paced);
     pthread_mutex_destroy(&input->lock);
     free(input->buffer);
     free(input);
@@ -79,6 +85,7 @@ void input_close(struct input *input)
     pthread_mutex_lock(&input->lock);
     bool has_gulper = input->reserve && !input->closed;
     input->closed = true;
+    pthread_cond_broadcast(&input->paced);
     pthread_mutex_unlock(&input->lock);
     if (has_gulper) {
         stop_set(input->stop_fd);
@@ -91,6 +98,54 @@ void input_close(struct input *input)
 void input_stop(struct input *input)
 {
     stop_set(input->stop_fd);
+    pthread_mutex_lock(&input->lock);
+    input->stopped = true;
+    pthread_cond_broadcast(&input->paced);
+    pthread_mutex_unlock(&input->lock);
+}
+
+/* --- pacing --- */
+
+void input_pace(struct input *input, uint64_t bytes)
+{
+    pthread_mutex_lock(&input->lock);
+    input->allowed_bytes = bytes;
+    pthread_cond_broadcast(&input->paced);
+    pthread_mutex_unlock(&input->lock);
+}
+
+uint64_t input_paced(struct input *input, int wait_ms)
+{
+    struct timespec until;
+    int waited = 0;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+    until.tv_sec += wait_ms / 1000 + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&input->lock);
+    while (input->allowed_bytes > 0 && !input->closed && waited == 0)
+        waited = pthread_cond_timedwait(&input->paced, &input->lock, &until);
+    uint64_t left = input->closed ? 0 : input->allowed_bytes;
+    pthread_mutex_unlock(&input->lock);
+    return left;
+}
+
+/* With the lock held: how much of `room` may be read; waits while it is nothing. 0: things have changed, look again. */
+static size_t wait_for_allowance(struct input *input, size_t room)
+{
+    if (input->allowed_bytes == 0 && !input->closed && !input->stopped)
+        pthread_cond_wait(&input->paced, &input->lock);
+    return (size_t)min_u64(room, input->allowed_bytes);
+}
+
+/* With the lock held. */
+static void spend_allowance(struct input *input, size_t bytes)
+{
+    if (input->allowed_bytes == UINT64_MAX)
+        return;
+    input->allowed_bytes -= min_u64(bytes, input->allowed_bytes); /* it may have been set anew meanwhile */
+    if (input->allowed_bytes == 0)
+        pthread_cond_broadcast(&input->paced);
 }
 
 /* One read that does not wait; *ret_length stays negative if there was nothing yet. */
@@ -112,7 +167,12 @@ static void *gulp(void *context)
     size_t filled = 0;
     while (ok && !at_end && !closed && filled < input->reserve_bytes) {
         ssize_t got = -1;
-        size_t room = (size_t)min_u64(input->reserve_bytes - filled, INPUT_READ_BYTES);
+        pthread_mutex_lock(&input->lock);
+        size_t room = wait_for_allowance(input, (size_t)min_u64(input->reserve_bytes - filled, INPUT_READ_BYTES));
+        closed = input->closed || input->stopped;
+        pthread_mutex_unlock(&input->lock);
+        if (closed || room == 0)
+            continue;
         ok = read_once(input->fd, input->reserve + INPUT_HELD_MAX + filled, room, &got, &err);
         if (ok && got < 0)
             ok = stop_wait(input->stop_fd, input->fd, POLLIN, &err);
@@ -123,6 +183,7 @@ static void *gulp(void *context)
         pthread_mutex_lock(&input->lock);
         input->filled = filled;
         closed = input->closed;
+        spend_allowance(input, (size_t)got);
         pthread_cond_signal(&input->arrived);
         pthread_mutex_unlock(&input->lock);
     }
@@ -153,7 +214,13 @@ void input_hurry(struct input *input)
         if (!input->gulping)
             munmap(TAKE(input->reserve), INPUT_HELD_MAX + input->reserve_bytes);
     }
+    uint8_t *next = input->reserve ? input->reserve + (input->filled + 4095) / 4096 * 4096 : NULL;
+    size_t left = input->reserve_bytes - min_u64(input->reserve_bytes, input->filled + 4096);
+    pthread_cond_broadcast(&input->paced);
     pthread_mutex_unlock(&input->lock);
+    /* Memory for what comes next, before somebody waits for it; without it the faults take their time. */
+    if (next)
+        (void)madvise(next, min_u64(left / 4096 * 4096, AHEAD_BYTES), MADV_POPULATE_WRITE);
     stop_set(input->hurry_fd);
 }
 
@@ -189,9 +256,15 @@ static bool more_from_gulper(struct input *input, bool *ret_got, bool *ret_end, 
 static bool more_from_pipe(struct input *input, bool *ret_got, bool *ret_end, struct err *err)
 {
     ssize_t got = -1;
+    size_t room = wait_for_allowance(input, INPUT_READ_BYTES);
+    if (input->stopped)
+        return err_set(err, ERR_CANCELLED, "given up");
+    if (room == 0 || input->gulping)
+        return true;
     move_held(input, input->buffer + INPUT_HELD_MAX, false);
-    if (!read_once(input->fd, input->buffer + INPUT_HELD_MAX, INPUT_READ_BYTES, &got, err))
+    if (!read_once(input->fd, input->buffer + INPUT_HELD_MAX, room, &got, err))
         return false;
+    spend_allowance(input, got > 0 ? (size_t)got : 0);
     *ret_got = got > 0;
     *ret_end = got == 0;
     input->length += got > 0 ? (size_t)got : 0;
@@ -220,9 +293,10 @@ bool input_more(struct input *input, bool *ret_end, struct err *err)
     for (;;) {
         bool got = false, end = false;
         pthread_mutex_lock(&input->lock);
-        bool from_gulper = input->gulping;
+        bool from_gulper = input->gulping, may_wait = false;
         bool ok =
             from_gulper ? more_from_gulper(input, &got, &end, err) : more_from_pipe(input, &got, &end, err);
+        may_wait = input->allowed_bytes > 0 && !input->gulping;
         pthread_mutex_unlock(&input->lock);
         if (!ok)
             return false;
@@ -230,7 +304,7 @@ bool input_more(struct input *input, bool *ret_end, struct err *err)
             *ret_end = end;
             return true;
         }
-        if (!from_gulper && !wait_for_input(input, err))
+        if (!from_gulper && may_wait && !wait_for_input(input, err))
             return false;
     }
 }

@@ -33,6 +33,11 @@ void input_take(struct input *input, size_t length);
 /* Closes the pipe: whoever writes to it gets an error. */
 void input_close(struct input *input);
 
-/* Of any other thread. Neither waits; stopping makes input_more() fail with ERR_CANCELLED. */
+/* Of any other thread. None but the last waits; stopping makes input_more() fail with ERR_CANCELLED. */
 void input_hurry(struct input *input);
 void input_stop(struct input *input);
+/* From now on at most so many more bytes are read from the pipe, by whichever thread; UINT64_MAX: all that come, as in the
+ * beginning. Whoever writes then waits. */
+void input_pace(struct input *input, uint64_t bytes);
+/* How many of them have not been read yet, after waiting at most so long until there are none. A closed pipe has none. */
+uint64_t input_paced(struct input *input, int wait_ms);

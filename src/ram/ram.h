@@ -46,6 +46,10 @@ bool ram_save_start(const struct ram_save_options *options, struct ram_save **re
  * depend on what the file system is busy with.
  * Never waits, cannot fail, may be left out. */
 void ram_save_hurry(struct ram_save *save);
+/* From now on at most so many more bytes of the stream are read; UINT64_MAX (as in the beginning): all. QEMU then waits. */
+void ram_save_pace(struct ram_save *save, uint64_t bytes);
+/* How many of them have not been read yet, after waiting at most so long until there are none; 0 if the thread has ended. */
+uint64_t ram_save_paced(struct ram_save *save, int wait_ms);
 /* Waits for the end of the stream (QEMU closes it), completes both files and makes them durable (files, not
  * their directory). Frees in any case; on failure both files are removed. A stream that ends early, breaks
  * the format, or lacks the block RAM_BLOCK of exactly memory_bytes is ERR_CORRUPT. */

@@ -309,6 +309,16 @@ void ram_save_hurry(struct ram_save *save)
     input_hurry(save->input);
 }
 
+void ram_save_pace(struct ram_save *save, uint64_t bytes)
+{
+    input_pace(save->input, bytes);
+}
+
+uint64_t ram_save_paced(struct ram_save *save, int wait_ms)
+{
+    return input_paced(save->input, wait_ms);
+}
+
 bool ram_save_failed(struct ram_save *save, struct err *err)
 {
     if (!atomic_load(&save->failed))

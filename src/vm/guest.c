@@ -357,6 +357,26 @@ static bool save_failed(void *context, struct err *err)
     return ram_save_failed(((struct save_context *)context)->ram, err);
 }
 
+static void save_pace(void *context, uint64_t bytes)
+{
+    ram_save_pace(((struct save_context *)context)->ram, bytes);
+}
+
+static uint64_t save_paced(void *context, int wait_ms)
+{
+    return ram_save_paced(((struct save_context *)context)->ram, wait_ms);
+}
+
+/* What cannot be flushed now will fail again when it matters. */
+static void save_before_stop(void *context)
+{
+    struct save_context *saving = context;
+    struct err ignored;
+
+    (void)!guest_flush(saving->guest, &ignored);
+    ram_save_hurry(saving->ram);
+}
+
 static bool ram_save_open(const struct guest *guest, const struct guest_save *save, struct ram_save **ret_ram,
                           int *ret_qemu_end, struct err *err)
 {
@@ -429,6 +449,9 @@ bool guest_save(struct guest *guest, const struct guest_save *save, struct guest
         .went_on = save_went_on,
         .failed = save_failed,
         .restart = save_restart,
+        .pace = save_pace,
+        .paced = save_paced,
+        .before_stop = save_before_stop,
         .context = &context,
         .progress = save->progress,
         .point_now = save->point_now,

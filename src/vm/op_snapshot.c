@@ -63,11 +63,14 @@ static json_t *snapshot_answer(const struct config *snapshot, const struct vm_pl
     bool saved_now = run->saved.ram.stream_bytes > 0;
 
     const char *mode = !saved_now ? NULL : run->saved.machine.background ? "background" : "pre-copy";
+    const struct machine_save_result *saved = &run->saved.machine;
 
-    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:I, s:s, s:o?}", "guid", snapshot->snapshot.text, "name",
-                     snapshot->name, "state_when_taken", config_state_name(snapshot->state_when_taken), "mode", mode,
-                     "pause_us", (json_int_t)run->saved.machine.pause_us, "copied_us",
-                     (json_int_t)run->saved.machine.total_us, "total_us", (json_int_t)total_us, "memory_bytes",
+    return json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:s, s:o?}", "guid",
+                     snapshot->snapshot.text, "name", snapshot->name, "state_when_taken",
+                     config_state_name(snapshot->state_when_taken), "mode", mode, "pause_us", (json_int_t)saved->pause_us,
+                     "pauses", (json_int_t)saved->pauses, "paused_us", (json_int_t)saved->paused_us, "passes",
+                     (json_int_t)saved->passes, "too_fast", saved->too_fast, "copied_us", (json_int_t)saved->total_us,
+                     "total_us", (json_int_t)total_us, "memory_bytes",
                      (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state, "warning", pause_warning(run));
 }
 

@@ -9,7 +9,7 @@
 
 #include "buf.h"
 #include "fake_monitor.h"
-#include "machine_private.h"
+#include "save_private.h"
 #include "scratch.h"
 
 #include <fcntl.h>
@@ -62,6 +62,9 @@
 
 static enum config_accel accel = ACCEL_KVM; /* of the next save */
 static bool may_restart, point_now, maps_file, reader_fails;
+static int full_pipe[2];                        /* where the stream of a paced save goes; else [1] is 0 */
+static uint64_t paces[32], stops;               /* what the reader was told, and how often of a stop */
+static unsigned pace_count;
 static int timeout_ms = QMP_TIMEOUT_MS; /* likewise, of its monitor */
 static unsigned instants, restarts;
 static struct err err;
@@ -90,6 +93,45 @@ static bool reader_failed(void *context, struct err *ret_err)
     return instants > 0 && !err_set(ret_err, ERR_NO_SPACE, "full");
 }
 
+static void pace(void *context, uint64_t bytes)
+{
+    (void)context;
+    assert_true(pace_count < ARRAY_SIZE(paces));
+    paces[pace_count++] = bytes;
+}
+
+static uint64_t paced(void *context, int wait_ms)
+{
+    (void)context, (void)wait_ms;
+    return 0;
+}
+
+static void before_stop(void *context)
+{
+    (void)context;
+    stops++;
+}
+
+/* The next save is one whose reader can be paced, of a QEMU that has filled the pipe. */
+static void pace_next(void)
+{
+    static const char bytes[4096];
+    assert_int_equal(pipe2(full_pipe, O_CLOEXEC | O_NONBLOCK), 0);
+    assert_int_equal(fcntl(full_pipe[1], F_SETPIPE_SZ, SAVE_PACED_PIPE_BYTES), SAVE_PACED_PIPE_BYTES);
+    while (write(full_pipe[1], bytes, sizeof(bytes)) > 0)
+        continue;
+    accel = ACCEL_TCG;
+}
+
+/* Of a QEMU that can be paced. */
+#define WELCOME_10                                                                                           \
+    {FAKE_SEND,                                                                                              \
+     "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}, \"package\": \"x\"}, "      \
+     "\"capabilities\": []}}\r\n", 0}, {FAKE_READ, NULL, 0},                                                 \
+    {                                                                                                        \
+        FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0                                                      \
+    }
+
 /* Saves by that script. */
 static bool save(const struct fake_step *steps, size_t count)
 {
@@ -101,13 +143,23 @@ static bool save(const struct fake_step *steps, size_t count)
                                    .failed = reader_fails ? reader_failed : NULL,
                                    .restart = may_restart ? restart : NULL};
     json_t *event = NULL;
-    instants = restarts = 0;
+    bool is_paced = full_pipe[1] != 0;
+    if (is_paced) {
+        close(options.stream_fd);
+        options.stream_fd = TAKE_FD(full_pipe[1]);
+        options.pace = pace, options.paced = paced, options.before_stop = before_stop;
+    }
+    instants = restarts = pace_count = 0;
+    stops = 0;
     err = ERR_INIT;
     if (!qmp_connect(scratch_path("qmp.sock"), -1, 3000, &machine.qmp, &err))
         fail_msg("%s", err.text);
     qmp_set_timeout(machine.qmp, timeout_ms);
     bool ok = machine_save(&machine, &options, &result, &err);
     assert_int_equal(qmp_set_timeout(machine.qmp, QMP_TIMEOUT_MS), timeout_ms);
+    if (is_paced)
+        close(full_pipe[0]);
+    full_pipe[1] = 0;
     accel = ACCEL_KVM;
     point_now = maps_file = reader_fails = false;
     timeout_ms = QMP_TIMEOUT_MS;
@@ -308,7 +360,9 @@ static void with_tcg_the_bitmap_is_read_only_while_the_guest_stands(void **state
     assert_true(SAVE(FAKE_WELCOME, HELD, ANSWER_BEHIND(EVENT_AT("RESUME", "", "4000")),
                      EVENT_AT("STOP", "", "9000"), MIGRATION("pre-switchover"), PASS, FINISHED,
                      ANSWER_BEHIND(EVENT_AT("RESUME", "", "9500")), READ_LINE));
-    assert_int_equal(result.pause_us, 3500);
+    assert_int_equal(result.pause_us, 3000); /* the longer one */
+    assert_int_equal(result.pauses, 2);
+    assert_int_equal(result.paused_us, 3500);
     assert_int_equal(instants, 1);
     assert_int_equal(json_array_size(events), 0);
     assert_true(strstr(received, "\"stop\"") < strstr(received, "\"migrate\""));
@@ -393,6 +447,98 @@ static void with_tcg_only_the_guests_own_stop_is_left(void **state)
     assert_int_equal(json_array_size(events), 2);
     assert_string_equal(left_event(0), "GUEST_PANICKED");
     assert_string_equal(left_event(1), "STOP");
+}
+
+/* --- several passes, each of which ends while the guest stands --- */
+
+#define LEFT(pages) ANSWER("{\"status\": \"active\", \"ram\": {\"mbps\": 100, \"remaining\": " pages "000}}")
+#define LEFT_MUCH   LEFT("40960") /* 10000 pages */
+#define LEFT_SOME   LEFT("4096") /* 1000 */
+#define LEFT_LITTLE LEFT("409") /* 99 */
+#define RUNS_ON     ANSWER_BEHIND(EVENT_AT("RESUME", "", "2000"))
+#define STOPPED     ANSWER_BEHIND(EVENT_AT("STOP", "", "3000")), STATUS("paused")
+#define LAST        MIGRATION("pre-switchover"), PASS, FINISHED, ANSWER_BEHIND(EVENT_AT("RESUME", "", "9000")), READ_LINE
+
+static void with_tcg_a_paced_reader_lets_each_pass_end_while_the_guest_stands(void **state)
+{
+    (void)state;
+    pace_next();
+    assert_true(SAVE(WELCOME_10, HELD, LEFT_MUCH, RUNS_ON, LEFT_MUCH, LEFT_LITTLE, STOPPED, PASS, LEFT_SOME,
+                     ANSWER_BEHIND(EVENT_AT("RESUME", "", "3500")), LEFT_SOME, LEFT_LITTLE, STOPPED, PASS, LEFT_LITTLE, LAST));
+    assert_non_null(strstr(received, "\"downtime-limit\":1,\"avail-switchover-bandwidth\":"));
+    assert_int_equal(stops, 2);
+    assert_int_equal(result.pauses, 3);
+    assert_int_equal(result.pause_us, 6000);
+    assert_int_equal(result.paused_us, 7500);
+    assert_int_equal(result.passes, 4);
+    assert_false(result.too_fast);
+    assert_int_equal(instants, 1);
+    assert_int_equal(json_array_size(events), 0);
+    /* Nothing until it is known how much there is, and when the guest goes on; all in the end. */
+    assert_int_equal(pace_count, 8);
+    assert_true(paces[0] == 0 && paces[1] == 0 && paces[4] == 0 && paces[7] == UINT64_MAX);
+    assert_in_range(paces[2], 4096, 9 * (10000 - 64) * 2); /* the pages of the first pass may all be zeros */
+    assert_in_range(paces[3], 99 * 4104, 99 * 4112 + (2 << 20));
+}
+
+/* Before 9.0 what is written behind the second reading is not seen, whether the guest stands or not. */
+static void with_tcg_an_old_qemu_is_not_paced(void **state)
+{
+    (void)state;
+    pace_next();
+    assert_true(SAVE(FAKE_WELCOME, HELD, RUNS_ON, EVENT_AT("STOP", "", "3000"), LAST));
+    assert_non_null(strstr(received, "\"downtime-limit\":0}"));
+    assert_int_equal(pace_count, 0);
+}
+
+static void with_tcg_a_bitmap_read_early_in_a_paced_save_costs_the_passes_not_the_guest(void **state)
+{
+    (void)state;
+    pace_next();
+    may_restart = true;
+    assert_true(SAVE(WELCOME_10, HELD, LEFT_MUCH, RUNS_ON, PASS, LEFT_MUCH, ANSWER("{}"),
+                     ANSWER("{\"status\": \"cancelled\"}"), STATUS("running"), HELD, RUNS_ON,
+                     EVENT_AT("STOP", "", "3000"), LAST));
+    assert_int_equal(restarts, 1);
+    assert_int_equal(instants, 1);
+    assert_int_equal(times_sent("cont"), 3);
+    const char *first = strstr(received, "\"downtime-limit\":1,");
+    assert_non_null(first);
+    assert_non_null(strstr(first, "\"downtime-limit\":0}"));
+}
+
+static void with_tcg_a_guest_that_stops_itself_in_a_paced_save_stays_so(void **state)
+{
+    (void)state;
+    pace_next();
+    assert_true(SAVE(WELCOME_10, HELD, LEFT_MUCH, RUNS_ON, EVENT("BLOCK_IO_ERROR", "\"action\": \"stop\""),
+                     EVENT_AT("STOP", "", "3000"), LEFT_MUCH, STATUS("io-error"), MIGRATION("pre-switchover"), PASS, FINISHED,
+                     READ_LINE));
+    assert_int_equal(times_sent("stop"), 1);
+    assert_int_equal(times_sent("cont"), 1);
+    assert_int_equal(stops, 0);
+    assert_true(paces[pace_count - 1] == UINT64_MAX);
+}
+
+/* Passes that do not become shorter end in a longer pause, and that is told. */
+static void with_tcg_a_guest_that_is_faster_than_its_copy_is_copied_standing(void **state)
+{
+#define NO_SHORTER RUNS_ON, LEFT_MUCH, LEFT_LITTLE, STOPPED, PASS, LEFT_MUCH
+    (void)state;
+    pace_next();
+    assert_true(SAVE(WELCOME_10, HELD, LEFT_MUCH, NO_SHORTER, NO_SHORTER, NO_SHORTER, NO_SHORTER, LAST));
+    assert_true(result.too_fast);
+    assert_int_equal(result.pauses, 5);
+}
+
+static void a_failed_paced_save_lets_qemu_write(void **state)
+{
+    (void)state;
+    pace_next();
+    assert_false(SAVE(WELCOME_10, HELD, LEFT_MUCH, RUNS_ON, MIGRATION("failed"), LEFT_MUCH, WHY("x"), ANSWER("{}"),
+                      ANSWER("{\"status\": \"failed\"}"), STATUS("running"), READ_LINE));
+    assert_true(paces[pace_count - 1] == UINT64_MAX);
+    assert_int_equal(instants, 0);
 }
 
 /* --- the memory of the moment of the request --- */
@@ -621,6 +767,12 @@ int main(void)
         cmocka_unit_test(with_tcg_such_a_save_is_done_again_with_the_guest_standing),
         cmocka_unit_test(with_tcg_a_guest_that_has_stopped_itself_is_not_set_running),
         cmocka_unit_test(with_tcg_only_the_guests_own_stop_is_left),
+        cmocka_unit_test(with_tcg_a_paced_reader_lets_each_pass_end_while_the_guest_stands),
+        cmocka_unit_test(with_tcg_an_old_qemu_is_not_paced),
+        cmocka_unit_test(with_tcg_a_bitmap_read_early_in_a_paced_save_costs_the_passes_not_the_guest),
+        cmocka_unit_test(with_tcg_a_guest_that_stops_itself_in_a_paced_save_stays_so),
+        cmocka_unit_test(with_tcg_a_guest_that_is_faster_than_its_copy_is_copied_standing),
+        cmocka_unit_test(a_failed_paced_save_lets_qemu_write),
         cmocka_unit_test(a_qemu_that_goes_on_by_itself_is_not_continued),
         cmocka_unit_test(a_qemu_that_stays_paused_is_continued_when_memory_is_protected),
         cmocka_unit_test(a_guest_that_stops_during_a_background_save_stays_so),

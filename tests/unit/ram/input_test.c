@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -164,6 +165,75 @@ static void a_stop_ends_the_waiting(void **state)
     }
 }
 
+/* Bytes that can be read from a pipe now, at most so many at once and no more than three times. */
+static size_t read_some(struct input *input, uint64_t allowed)
+{
+    struct err err = ERR_INIT;
+    bool at_end = false;
+    size_t length = 0;
+    input_pace(input, allowed);
+    for (unsigned tries = 0; tries < 3 && length < allowed && (tries == 0 || allowed != UINT64_MAX); tries++) {
+        assert_true(input_more(input, &at_end, &err));
+        input_bytes(input, &length);
+    }
+    input_take(input, length);
+    return length;
+}
+
+static void no_more_is_read_than_is_allowed(void **state)
+{
+    (void)state;
+    static uint8_t piece[60000];
+    for (unsigned hurry = 0; hurry < 2; hurry++) {
+        int ends[2], left = 0;
+        struct err err = ERR_INIT;
+        struct input *input = NULL;
+        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+        assert_true(input_new(ends[0], 1 << 20, &input, &err));
+        input_pace(input, 0);
+        if (hurry)
+            input_hurry(input);
+        assert_int_equal(write(ends[1], piece, sizeof(piece)), sizeof(piece));
+        assert_int_equal(input_paced(input, 5), 0);
+        assert_int_equal(read_some(input, 100), 100);
+        assert_int_equal(input_paced(input, 10000), 0);
+        assert_int_equal(ioctl(ends[1], FIONREAD, &left), 0);
+        assert_int_equal(left, sizeof(piece) - 100);
+        assert_int_equal(read_some(input, 40000), 40000);
+        assert_int_equal(ioctl(ends[1], FIONREAD, &left), 0);
+        assert_int_equal(left, sizeof(piece) - 40100);
+        input_pace(input, UINT64_MAX);
+        assert_true(input_paced(input, 0) > 0);
+        assert_int_equal(read_some(input, UINT64_MAX) + 40100, sizeof(piece));
+        close(ends[1]);
+        input_free(input);
+    }
+}
+
+static void a_stop_ends_the_waiting_for_allowance(void **state)
+{
+    (void)state;
+    for (unsigned hurry = 0; hurry < 2; hurry++) {
+        int ends[2];
+        struct err err = ERR_INIT;
+        struct input *input = NULL;
+        bool at_end = false;
+        pthread_t thread;
+        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+        assert_true(input_new(ends[0], 1 << 20, &input, &err));
+        input_pace(input, 0);
+        if (hurry)
+            input_hurry(input);
+        assert_int_equal(write(ends[1], "x", 1), 1);
+        assert_int_equal(pthread_create(&thread, NULL, stop_soon, input), 0);
+        assert_false(input_more(input, &at_end, &err));
+        assert_int_equal(err.code, ERR_CANCELLED);
+        pthread_join(thread, NULL);
+        input_free(input);
+        close(ends[1]);
+    }
+}
+
 static void after_closing_a_hurry_does_nothing(void **state)
 {
     (void)state;
@@ -189,6 +259,8 @@ int main(void)
         cmocka_unit_test(a_full_reserve_goes_back_to_the_pipe),
         cmocka_unit_test(in_hurry_a_writer_need_not_wait),
         cmocka_unit_test(a_stop_ends_the_waiting),
+        cmocka_unit_test(no_more_is_read_than_is_allowed),
+        cmocka_unit_test(a_stop_ends_the_waiting_for_allowance),
         cmocka_unit_test(after_closing_a_hurry_does_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
