@@ -128,10 +128,11 @@ def pause_shows(snapshots):
 
 
 def back_shows(backs):
-    for group, records in grouped([each for each in backs if each["way"] in OWN_WAYS], "way", "memory_mib", "depth", "cache"):
+    for group, records in grouped([each for each in backs if each["way"] in OWN_WAYS], "way", "memory_mib", "load", "depth",
+                                  "cache"):
         chain = f", {group['depth']} layers" if group["depth"] else ""
         middle = median(records, "running_ms")
-        yield show(f"{group['way']}, {group['memory_mib']} MiB{chain}, {group['cache']}: back to running, median of {len(records)}",
+        yield show(f"{group['way']}, {group['memory_mib']} MiB, {group['load']}{chain}, {group['cache']}: back to running, median of {len(records)}",
                    f"<= {RUNNING_LIMIT_MS} ms", f"{middle:.1f} ms", middle <= RUNNING_LIMIT_MS)
 
 
