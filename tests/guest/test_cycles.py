@@ -97,7 +97,8 @@ def check(seen, files_a_cycle, layers_a_cycle):
     # An arena of malloc that a new thread takes is no leak: 4 KiB a cycle would be.
     assert last.worker_kib - first.worker_kib <= 2048 + 4 * count, f"worker: {first.worker_kib} KiB, then {last.worker_kib}"
     # Each QEMU is a new one, with more or fewer threads at this moment, of 8 MiB each.
-    early, late = (min(each.qemu_kib for each in part) for part in (seen[:len(seen) // 2], seen[len(seen) // 2:]))
+    half = (len(seen) + 1) // 2
+    early, late = (min(each.qemu_kib for each in part) for part in (seen[:half], seen[-half:]))
     assert late - early <= 24576, f"QEMU: {early} KiB, then {late}"
     if len(seen) < 40:
         return
