@@ -166,10 +166,10 @@ PANELS = (
     ("Pause, dirtying 20,000 pages/s", "ms, from STOP to RESUME, median", "snapshots", "pause_ms", {"load": "dirty", "kind": "booted"}),
     ("Longest gap of the guest, idle", "ms, median", "snapshots", "gap_ms", {"load": "idle", "kind": "booted"}),
     ("Taking a snapshot, idle", "ms, the whole command, median", "snapshots", "whole_ms", {"load": "idle", "kind": "booted"}),
-    ("Going back, page cache warm", "ms until QEMU runs, median", "backs", "running_ms", {"load": "idle", "cache": "warm"}),
-    ("Going back, page cache warm", "ms until the guest's next line, median", "backs", "line_ms", {"load": "idle", "cache": "warm"}),
-    ("Going back, page cache cold", "ms until QEMU runs, median", "backs", "running_ms", {"load": "idle", "cache": "cold"}),
-    ("Going back, page cache cold", "ms until the guest's next line, median", "backs", "line_ms", {"load": "idle", "cache": "cold"}),
+    ("Going back, page cache warm", "ms until QEMU runs, median", "backs", "running_ms", {"load": "idle", "cache": "warm", "depth": None}),
+    ("Going back, page cache warm", "ms until the guest's next line, median", "backs", "line_ms", {"load": "idle", "cache": "warm", "depth": None}),
+    ("Going back, page cache cold", "ms until QEMU runs, median", "backs", "running_ms", {"load": "idle", "cache": "cold", "depth": None}),
+    ("Going back, page cache cold", "ms until the guest's next line, median", "backs", "line_ms", {"load": "idle", "cache": "cold", "depth": None}),
 )
 
 
@@ -180,7 +180,7 @@ def panel(bench, title, unit, where, key, wanted):
     for way in WAYS:
         points = [(size, median(of(records, way=way, memory_mib=size), key)) for size in sizes]
         series.append((COLOURS[way], False, [(size, value) for size, value in points if value]))
-    return plot.Panel(title, f"{unit}; over the guest's memory in MiB", sizes, series, logarithmic=True) if any(
+    return plot.Panel(title, unit, sizes, series, logarithmic=True) if any(
         points for _, _, points in series) else None
 
 
@@ -188,4 +188,4 @@ def drawing(bench, subtitle):
     panels = [each for each in (panel(bench, *described) for described in PANELS) if each]
     seen = {record["way"] for record in bench.snapshots}
     entries = [(COLOURS[way], False, TITLES[way]) for way in WAYS if way in seen]
-    return plot.page("Snapshots of a running machine, half of its memory filled", subtitle, entries, panels)
+    return plot.page("Snapshots of a running machine, over its memory in MiB, half of which is filled", subtitle, entries, panels)
