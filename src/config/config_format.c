@@ -117,8 +117,6 @@ static void put_drives(struct writer *writer, xmlNode *bus_node, enum config_bus
             xmlNode *drive = put_path(writer, bus_node, place);
             put_pathname(writer, drive, "pathname", disk->path);
             put_string(writer, drive, "type", disk->is_cdrom ? XML_TYPE_CDROM : XML_TYPE_DISK);
-            if (config->is_snapshot && disk->image_id[0] != '\0')
-                put_string(writer, drive, "image_id", disk->image_id);
         }
     }
 }
@@ -171,6 +169,18 @@ static void put_saved(struct writer *writer, xmlNode *node, const struct config 
     put_string(writer, node, "accelerator", config_accel_name(config->accel_used));
 }
 
+/* Not at the drives: those are the VM's, as they were, byte for byte. */
+static void put_images(struct writer *writer, xmlNode *snapshot, const struct config *config)
+{
+    for (size_t i = 0; i < config->disk_count; i++) {
+        const struct config_disk *disk = &config->disks[i];
+        char place[32];
+        snprintf(place, sizeof place, "%s%u", config_bus_name(disk->bus), disk->slot);
+        if (disk->image_id[0] != '\0')
+            put_string(writer, put_path(writer, snapshot, "images"), place, disk->image_id);
+    }
+}
+
 static void put_snapshot(struct writer *writer, xmlNode *root, const struct config *config)
 {
     xmlNode *node = put_element(writer, root, "snapshot");
@@ -178,6 +188,7 @@ static void put_snapshot(struct writer *writer, xmlNode *root, const struct conf
     put_string(writer, node, "id", config->snapshot.text);
     put_string(writer, node, "state_when_taken", config_state_name(config->state_when_taken));
     put_integer(writer, node, "pause_us", config->pause_us);
+    put_images(writer, node, config);
     if (config->state_when_taken != STATE_OFF)
         put_saved(writer, put_element(writer, root, "savedstate"), config);
 }

@@ -111,21 +111,6 @@ static bool read_properties(struct xml_at root, struct config *config, struct er
            xml_guid(at, "parent_snapshot", XML_REQUIRED, &config->parent, err);
 }
 
-static bool read_image_id(struct xml_at drive, struct config_disk *disk, struct err *err)
-{
-    AUTO_FREE char *id = NULL;
-
-    disk->image_id[0] = '\0';
-    if (!xml_string(drive, "image_id", XML_OPTIONAL, &id, err))
-        return false;
-    if (!id)
-        return true;
-    if (strlen(id) != sizeof disk->image_id - 1 || strspn(id, "0123456789abcdef") != strlen(id))
-        return xml_bad(drive, "image_id", err, "not 32 hexadecimal digits");
-    memcpy(disk->image_id, id, sizeof disk->image_id);
-    return true;
-}
-
 static bool read_drive(struct xml_at drive, struct config_disk *disk, const char *vm_dir,
                        struct config *config, struct err *err)
 {
@@ -138,8 +123,6 @@ static bool read_drive(struct xml_at drive, struct config_disk *disk, const char
     disk->is_cdrom = strcmp(type, XML_TYPE_CDROM) == 0;
     if (!disk->is_cdrom && strcmp(type, XML_TYPE_DISK) != 0)
         return xml_bad(drive, "type", err, "unknown value");
-    if (!read_image_id(drive, disk, err))
-        return false;
     disk->path = path;
     return config_add_disk(config, disk, err);
 }
@@ -315,6 +298,34 @@ static bool read_settings(struct xml_at root, const char *vm_dir, struct config 
            read_boot(qemu, vm_dir, config, err) && read_nics(qemu, config, err);
 }
 
+static bool read_image_id(struct xml_at images, struct config_disk *disk, struct err *err)
+{
+    AUTO_FREE char *id = NULL;
+    char place[32];
+
+    snprintf(place, sizeof place, "%s%u", config_bus_name(disk->bus), disk->slot);
+    if (!xml_string(images, place, XML_OPTIONAL, &id, err))
+        return false;
+    if (!id)
+        return true;
+    if (strlen(id) != sizeof disk->image_id - 1 || strspn(id, "0123456789abcdef") != strlen(id))
+        return xml_bad(images, place, err, "not 32 hexadecimal digits");
+    memcpy(disk->image_id, id, sizeof disk->image_id);
+    return true;
+}
+
+static bool read_images(struct xml_at snapshot, struct config *config, struct err *err)
+{
+    struct xml_at images;
+
+    if (!xml_find(snapshot, "images", XML_OPTIONAL, &images, err) || !images.node)
+        return !images.node;
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!read_image_id(images, &config->disks[i], err))
+            return false;
+    return true;
+}
+
 static bool read_configuration(struct xml_at root, const char *vm_dir, struct config *config, struct err *err)
 {
     struct xml_at snapshot;
@@ -329,7 +340,8 @@ static bool read_configuration(struct xml_at root, const char *vm_dir, struct co
     return read_settings(root, vm_dir, config, err) &&
            read_drives(root, XML_IDE, BUS_IDE, vm_dir, config, err) &&
            read_drives(root, XML_SCSI, BUS_SCSI, vm_dir, config, err) &&
-           read_drives(root, XML_VIRTIO, BUS_VIRTIO, vm_dir, config, err);
+           read_drives(root, XML_VIRTIO, BUS_VIRTIO, vm_dir, config, err) &&
+           (!snapshot.node || read_images(snapshot, config, err));
 }
 
 bool config_parse(const void *xml, size_t length, const char *file_name, const char *vm_dir,

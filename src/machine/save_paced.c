@@ -1,8 +1,8 @@
 /* Pre-copy in several passes of which each ends while the guest stands (TCG; save.c tells why it must).
  *
- * QEMU reads its bitmap of changed pages when less is left to copy than a limit, which follows from downtime-limit and the
- * bandwidth that it is told (avail-switchover-bandwidth; up to 8.1 it could only be measured). So that it does not come there while the guest runs, the reader of the pipe takes no more
- * than it is told to, and QEMU waits in a write.
+ * QEMU reads its bitmap of changed pages when less is left to copy than a limit, downtime-limit times the bandwidth, which
+ * it is told (avail-switchover-bandwidth) or, before, measures anew each 100 ms. So that it does not come there while the
+ * guest runs, the reader of the pipe takes no more than it is told to, and QEMU waits in a write.
  *
  *   pace, query-migrate ...     runs; until little more than the limit is left
  *   flush the disks             runs; what is dirty now need not be flushed behind STOP
@@ -10,7 +10,7 @@
  *   pace: go on                 stands; QEMU comes below the limit and reads the bitmap
  *   <- MIGRATION_PASS
  *   query-migrate               how much has changed since the reading before?
- *   much: pace: halt, cont      runs; the next pass, over what has changed
+ *   much: pace: halt, [forget,] cont  runs; the next pass, over what has changed
  *   little: pace: all           stands; QEMU copies it, finds nothing more, and goes on to the instant
  *
  * How far QEMU may come with so many bytes depends on what the pages hold: a page of zeros takes 9 bytes, any other 4104. In the
@@ -28,7 +28,8 @@
 #include <time.h>
 
 #define PAGE_BYTES        4096
-#define NEAR_PAGES        64  /* how near to the end of a pass the guest is stopped: twice the limit */
+#define NEAR_PAGES        64  /* how near to the end of a pass the guest is stopped, at least: twice the limit that is told */
+#define WINDOW_MS         100 /* in which QEMU measures its bandwidth, at least */
 #define FIRST_MORE_PAGES  300 /* and farther from the end of the first, whose last pages may be zeros: coming nearer takes long */
 #define RECORD_BYTES_MIN  16  /* what a page takes in the stream: of zeros 9 and, now and then, a header */
 #define RECORD_MARGIN     3   /* pages may become so much smaller than they were in this pass so far */
@@ -41,6 +42,10 @@ struct pass {
     uint64_t first_pages; /* left at its beginning */
     uint64_t pages;       /* left */
     uint64_t bytes;       /* read */
+    uint64_t all_bytes;   /* read in all passes */
+    /* Of QEMU's bandwidth: the last value, what had been read at the last look, and before its window began. */
+    double mbit_a_s;
+    uint64_t looked_bytes, window_bytes;
     bool is_over;         /* QEMU copies no more, or the guest has stopped by itself */
 };
 
@@ -72,6 +77,11 @@ static bool look(struct saving *saving, struct pass *pass)
     json_int_t left = json_integer_value(json_object_get(ram, "remaining"));
     pass->is_over |= !status || strcmp(status, "active") != 0 || !ram;
     pass->pages = left > 0 ? (uint64_t)left / PAGE_BYTES : 0;
+    double mbit_a_s = json_number_value(json_object_get(ram, "mbps"));
+    if (mbit_a_s != pass->mbit_a_s) /* a window has ended since the last look */
+        pass->window_bytes = pass->looked_bytes;
+    pass->mbit_a_s = mbit_a_s;
+    pass->looked_bytes = pass->all_bytes;
     json_decref(value);
     return true;
 }
@@ -83,6 +93,17 @@ static uint64_t record_bytes(const struct saving *saving, const struct pass *pas
     if (saving->passes < 2 || pages == 0)
         return RECORD_BYTES_MIN;
     return max_u64(RECORD_BYTES_MIN, pass->bytes / pages / RECORD_MARGIN);
+}
+
+/* QEMU's limit lies below that: the one that follows from the present bandwidth, and the one that it may compute next. */
+static uint64_t near_pages(const struct saving *saving, const struct pass *pass)
+{
+    if (saving->knows_bandwidth)
+        return NEAR_PAGES;
+    uint64_t window_bytes = pass->all_bytes - pass->window_bytes + UNREAD_BYTES;
+    uint64_t now_bytes_a_ms = (uint64_t)(pass->mbit_a_s * 1000 / 8);
+    uint64_t limit_bytes = max_u64(now_bytes_a_ms, window_bytes / WINDOW_MS) * SAVE_PACED_LIMIT_MS;
+    return max_u64(NEAR_PAGES, limit_bytes / PAGE_BYTES * 5 / 4);
 }
 
 /* QEMU may write no more. With the buffer of its own, of 32 pages, which it fills next, that is where it waits. */
@@ -112,7 +133,7 @@ static bool approach(struct saving *saving, struct pass *pass)
         if (!listen(saving, 0, &pass->is_over) || !wait_until_held(saving, pass) ||
             (!pass->is_over && !look(saving, pass)))
             return false;
-        uint64_t near = NEAR_PAGES;
+        uint64_t near = near_pages(saving, pass);
         if (pass->is_over || pass->pages <= near * 2 + (saving->passes < 2 ? FIRST_MORE_PAGES : 0))
             return true;
         uint64_t bytes = min_u64((pass->pages - near) * record_bytes(saving, pass), STEP_BYTES_MAX);
@@ -121,6 +142,7 @@ static bool approach(struct saving *saving, struct pass *pass)
             if (!listen(saving, 0, &pass->is_over))
                 return false;
         pass->bytes += bytes;
+        pass->all_bytes += bytes;
     }
 }
 
@@ -132,6 +154,7 @@ static bool read_changes(struct saving *saving, struct pass *pass)
     if (!saving_stop(saving))
         return false;
     pace(saving, pass->pages * (PAGE_BYTES + 16) + 2 * UNREAD_BYTES);
+    pass->all_bytes += pass->pages * PAGE_BYTES;
     if (!saving_check_stopped(saving))
         return false;
     while (saving->passes == passes && !pass->is_over)
@@ -146,8 +169,18 @@ static bool is_little(struct saving *saving, const struct pass *pass, uint64_t b
     bool did_not_help = saving->passes > 2 && pass->pages > before_pages / 4 * 3;
     unsigned allowed_ms = saving_allowed_ms(saving, did_not_help);
     log_debug("pass %" PRIu64 ": %" PRIu64 " pages have changed, %u ms allowed", saving->passes, pass->pages, allowed_ms);
-    uint64_t shortest = NEAR_PAGES * 2 + UNREAD_BYTES / PAGE_BYTES; /* would be over before it is held */
+    uint64_t shortest = near_pages(saving, pass) * 2 + UNREAD_BYTES / PAGE_BYTES; /* would be over before it is held */
     return pass->pages <= max_u64((uint64_t)allowed_ms * COPIED_PAGES_A_MS, shortest);
+}
+
+/* Will TCG see what the guest writes from now on? Else this pass is the last, and the guest stands, however much there is. */
+static bool may_run(struct saving *saving)
+{
+    struct err why;
+    if (!saving->must_forget || machine_forget_written(saving->machine, &why))
+        return true;
+    log_warning("the pause of this snapshot is longer: %s", why.text);
+    return false;
 }
 
 /* QEMU that has copied all meanwhile is behind the point where the guest could run on. */
@@ -175,7 +208,7 @@ bool saving_copy_paced(struct saving *saving)
         uint64_t before_pages = pass.first_pages = pass.pages;
         pass.bytes = 0;
         ok = approach(saving, &pass) && (pass.is_over || read_changes(saving, &pass));
-        if (!ok || pass.is_over || is_little(saving, &pass, before_pages))
+        if (!ok || pass.is_over || is_little(saving, &pass, before_pages) || !may_run(saving))
             break;
         ok = let_run(saving, &pass);
     }

@@ -102,7 +102,7 @@ def claim_tree_json_is_as_documented(home):
     assert [(s["guid"], s["parent"]) for s in tree["snapshots"]] == [(one, None), (two, one), (three, one)], tree
     for snapshot in tree["snapshots"]:
         assert set(snapshot) == {"guid", "name", "created", "parent", "notes", "state_when_taken", "disks",
-                                 "memory_bytes"}, snapshot
+                                 "memory_bytes", "thumbnail"}, snapshot
         assert RFC3339.match(snapshot["created"]), snapshot
         created = datetime.fromisoformat(snapshot["created"].replace("Z", "+00:00"))
         assert begun - 1 <= created.timestamp() <= time.time() + 1 and created.tzinfo == timezone.utc

@@ -135,10 +135,10 @@ try:
     client.connect({str(control)!r})
 except PermissionError:
     sys.exit(3)
-client.sendall(b'{{"execute": "status"}}\\n')
 try:
+    client.sendall(b'{{"execute": "status"}}\\n')
     sys.exit(4 if client.recv(65536) == b"" else 0)
-except ConnectionResetError:
+except (BrokenPipeError, ConnectionResetError):
     sys.exit(4)
 """
     assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 3

@@ -2,13 +2,13 @@
 """Snapshots under KVM. The guest is boot_sector.S, because there are hosts whose KVM gets through nothing larger."""
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import TOP, Skip, different_pages, flattened_by_7zip, main, memory_counters, xml_disks  # noqa: E402
+from boot_sector import boot_sector_disk  # noqa: E402
+from bough_test import Skip, different_pages, flattened_by_7zip, main, memory_counters, xml_disks  # noqa: E402
 
 BOOT_S = 120  # the BIOS takes its time where the processor is no real one
 
@@ -20,20 +20,10 @@ def needs_kvm():
         raise Skip(f"/dev/kvm cannot be opened: {error.strerror}") from error
 
 
-def disk_image(home):
-    """A disk of 1 MiB whose first sector is the guest."""
-    code, raw, image = (home.dir / name for name in ("guest.o", "guest.raw", "guest.vhd"))
-    subprocess.run(["as", "--32", "-o", code, TOP / "tests/guest/boot_sector.S"], check=True)
-    subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", raw, code], check=True)
-    os.truncate(raw, 1 << 20)
-    home.bough("disk", "convert", raw, image)
-    return image
-
-
 def booted(home, accel="kvm"):
     needs_kvm()
     vm = home.create("k", "--memory", "16M", "--accel", accel, "--cpu", "qemu64", "--nic", "none", "--disk",
-                     f"{disk_image(home)},bus=ide")
+                     f"{boot_sector_disk(home, 'boot_sector.S')},bus=ide")
     vm.do("start")
     shown = vm.do("show")
     assert shown["accelerator"] == accel, shown
