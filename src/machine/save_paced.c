@@ -10,7 +10,8 @@
  *   pace: go on                 stands; QEMU comes below the limit and reads the bitmap
  *   <- MIGRATION_PASS
  *   query-migrate               how much has changed since the reading before?
- *   much: pace: halt, [forget,] cont  runs; the next pass, over what has changed
+ *   much: pace: halt,
+ *   [forget,] cont              runs; the next pass, over what has changed
  *   little: pace: all           stands; QEMU copies it, finds nothing more, and goes on to the instant
  *
  * How far QEMU may come with so many bytes depends on what the pages hold: a page of zeros takes 9 bytes, any other 4104. In the
