@@ -152,12 +152,11 @@ static bool read_changes(struct saving *saving, struct pass *pass)
 {
     uint64_t passes = saving->passes;
     saving->save->before_stop(saving->save->context);
-    if (!saving_stop(saving))
+    /* Asked before QEMU may go on: with nothing changed it comes to the end at once, in a run state of its own. */
+    if (!saving_stop(saving) || !saving_check_stopped(saving))
         return false;
     pace(saving, pass->pages * (PAGE_BYTES + 16) + 2 * UNREAD_BYTES);
     pass->all_bytes += pass->pages * PAGE_BYTES;
-    if (!saving_check_stopped(saving))
-        return false;
     while (saving->passes == passes && !pass->is_over)
         if (!listen(saving, SAVE_LOOK_MS, &pass->is_over))
             return false;
