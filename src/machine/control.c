@@ -154,24 +154,28 @@ bool machine_power_button(struct machine *machine, struct err *err)
     return machine_execute(machine, "system_powerdown", NULL, -1, NULL, err);
 }
 
+bool machine_ask(struct machine *machine, const char *line, char answer[static MACHINE_ANSWER_BYTES], struct err *err)
+{
+    json_t *value = NULL;
+    if (!machine_execute(machine, "human-monitor-command", json_pack("{s:s}", "command-line", line), -1, &value, err))
+        return false;
+    const char *text = json_string_value(value);
+    snprintf(answer, MACHINE_ANSWER_BYTES, "%s", text ? text : "no answer");
+    json_decref(value);
+    return true;
+}
+
 /* One forwarded port; the command exists only for people: an answer is a complaint. */
 static bool forward_add(struct machine *machine, size_t nic, const char *forward, struct err *err)
 {
-    char rule[64], line[128];
-    json_t *value = NULL;
+    char rule[64], line[128], complaint[MACHINE_ANSWER_BYTES];
     if (!forward_parse(forward, rule, err))
         return false;
     snprintf(line, sizeof(line), "hostfwd_add net%zu %s", nic, rule);
-    if (!machine_execute(machine, "human-monitor-command", json_pack("{s:s}", "command-line", line), -1,
-                         &value, err))
+    if (!machine_ask(machine, line, complaint, err))
         return false;
-    const char *complaint = json_string_value(value);
-    bool ok = complaint && strspn(complaint, " \r\n") == strlen(complaint);
-    if (!ok)
-        err_set_text(err, ERR_QEMU, 0, "the forwarded port %s: %.200s", forward,
-                     complaint ? complaint : "no answer");
-    json_decref(value);
-    return ok;
+    return strspn(complaint, " \r\n") == strlen(complaint) ||
+           err_set(err, ERR_QEMU, "the forwarded port %s: %.200s", forward, complaint);
 }
 
 bool machine_take_host_resources(struct machine *machine, const struct config *config, struct err *err)

@@ -136,7 +136,7 @@ bool machine_can_save_background(struct machine *machine, struct err *err) MUST_
  * Else pre-copy with pause-before-switchover (docs/ram.md). Every capability and parameter is set explicitly. Bounded: after a
  * number of passes that do not converge the rest is copied stopped. Under TCG QEMU loses writes of the guest if it reads the
  * bitmap of changed pages while the guest runs: there it is paused a first time for the set-up, copied once while it runs,
- * and what it changed meanwhile is copied in the second pause; with QEMU 9.0 and later in several passes, each with a pause
+ * and what it changed meanwhile is copied in the second pause; in several passes, each with a pause
  * at its end, where the reader can be paced. Whatever fails, the run state is set right before it
  * returns: what ran runs, what was paused stands still. A guest that pauses itself (I/O error, panic) meanwhile stays so.
  * Behind the instant of a VM that does not go on, QEMU is "postmigrate": it can continue but not save again (ERR_STATE); so

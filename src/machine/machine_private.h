@@ -52,6 +52,10 @@ bool bridge_open(const char *bridge, int log_fd, int *ret_fd, struct err *err) M
 /* qmp_execute(); if QEMU has ended, its last words are the error (sys = EPIPE). */
 bool machine_execute(struct machine *machine, const char *command, json_t *arguments, int fd,
                      json_t **ret_value, struct err *err) MUST_CHECK;
+/* A line of the monitor that is for people, and what it says, or the beginning of that. */
+#define MACHINE_ANSWER_BYTES 256
+bool machine_ask(struct machine *machine, const char *line, char answer[static MACHINE_ANSWER_BYTES],
+                 struct err *err) MUST_CHECK;
 /* Sets every capability that this QEMU knows: on for those that are named in on (NULL at the end), off for
  * the rest. */
 bool machine_set_capabilities(struct machine *machine, const char *const *on, struct err *err) MUST_CHECK;

@@ -25,7 +25,7 @@
  *
  * As long as that pass takes the guest changes memory that is to be copied in the second pause. So there are more passes of
  * the same kind where the caller can keep the stream from flowing (save_paced.c): each is shorter than the one before, and
- * the last pause is short. Between them QEMU before 9.0 is made to forget by other means (write_marks.c).
+ * the last pause is short. Between them QEMU before 9.0 is made to forget by other means (forget_written.c).
  *
  * What fails before the end is cancelled; QEMU then leaves the guest running or standing by its version and
  * the moment, so that the state is looked at and set right. Behind "postmigrate" QEMU takes no second save: a
@@ -58,7 +58,7 @@ static bool set_limit(struct saving *saving)
     unsigned limit_ms = saving->two_pauses ? 0 : limits[saving->limit].limit_ms;
     json_t *arguments = json_pack("{s:I, s:I}", "max-bandwidth", SAVE_BANDWIDTH_MAX, "downtime-limit",
                                   (json_int_t)(saving->paced ? SAVE_PACED_LIMIT_MS : limit_ms));
-    if (saving->knows_bandwidth) /* in place of what it measures */
+    if (saving->paced && !saving->is_old) /* in place of what it measures */
         json_object_set_new(arguments, "avail-switchover-bandwidth", json_integer(SAVE_PACED_BANDWIDTH));
     return machine_execute(saving->machine, "migrate-set-parameters", arguments, -1, NULL, saving->err);
 }
@@ -69,9 +69,7 @@ static bool begin(struct saving *saving)
     bool ready = saving_forget_earlier(saving) && saving_check_state(saving);
     saving->paced = saving->two_pauses && saving->save->pace && saving->machine->read_early < READ_EARLY_MAX &&
                     !saving->read_running_before;
-    /* 9.0 is the first to make TCG forget with each reading; it could be told its bandwidth a little earlier. */
-    saving->knows_bandwidth = saving->paced && qmp_version_major(saving->machine->qmp) >= 9;
-    saving->must_forget = saving->paced && !saving->knows_bandwidth;
+    saving->is_old = qmp_version_major(saving->machine->qmp) < 9; /* it could be told its bandwidth a little earlier */
     ready = ready && machine_set_capabilities(saving->machine, on, saving->err) && set_limit(saving);
     if (!ready) {
         close(TAKE_FD(saving->stream_fd));

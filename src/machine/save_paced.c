@@ -99,7 +99,7 @@ static uint64_t record_bytes(const struct saving *saving, const struct pass *pas
 /* QEMU's limit lies below that: the one that follows from the present bandwidth, and the one that it may compute next. */
 static uint64_t near_pages(const struct saving *saving, const struct pass *pass)
 {
-    if (saving->knows_bandwidth)
+    if (!saving->is_old)
         return NEAR_PAGES;
     uint64_t window_bytes = pass->all_bytes - pass->window_bytes + UNREAD_BYTES;
     uint64_t now_bytes_a_ms = (uint64_t)(pass->mbit_a_s * 1000 / 8);
@@ -177,7 +177,7 @@ static bool is_little(struct saving *saving, const struct pass *pass, uint64_t b
 static bool may_run(struct saving *saving)
 {
     struct err why;
-    if (!saving->must_forget || machine_forget_written(saving->machine, &why))
+    if (!saving->is_old || machine_forget_written(saving->machine, &why))
         return true;
     log_warning("the pause of this snapshot is longer: %s", why.text);
     return false;

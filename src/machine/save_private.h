@@ -23,8 +23,8 @@ struct saving {
     int pipe_fd;        /* of a paced save, else -1: the same end, to see whether QEMU has filled the pipe */
     bool two_pauses;    /* TCG, and the guest ran */
     bool paced;         /* with two pauses and more, as many as there are passes (save_paced.c) */
-    bool knows_bandwidth; /* QEMU of a paced save is told it, and measures none */
-    bool must_forget;   /* TCG of a paced save, what it remembers, behind each reading of the bitmap (write_marks.c) */
+    bool is_old; /* QEMU of before 9.0: in a paced save it measures its bandwidth, which later ones are told, and its TCG must be
+                  * made to forget what it may write to behind each reading of the bitmap (forget_written.c) */
     bool held;          /* stopped by the save itself, and not yet set running */
     bool stands;        /* by the last STOP or RESUME, or was_running */
     bool resumed;       /* by a RESUME */
@@ -63,7 +63,7 @@ unsigned saving_allowed_ms(struct saving *saving, bool goes_on);
 /* From "active" on to where only the last pass is left, and the guest stands; or QEMU was faster than that. */
 bool saving_copy_paced(struct saving *saving) MUST_CHECK;
 
-/* --- write_marks.c --- */
+/* --- forget_written.c --- */
 /* The guest stands. When it goes on, TCG sees the next write to every page that the bitmap of changed pages does not have.
  * On failure that is not so; the guest's hardware is as it was, unless QEMU has ended. */
 bool machine_forget_written(struct machine *machine, struct err *err) MUST_CHECK;

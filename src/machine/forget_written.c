@@ -8,6 +8,8 @@
  * of using the first. */
 #include "save_private.h"
 
+#include "auto.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,23 +27,12 @@ static const struct bridge {
     {0x29c08086, 0x91}, /* q35 */
 };
 
-static bool ask(struct machine *machine, const char *line, char *answer, size_t answer_bytes, struct err *err)
-{
-    json_t *value = NULL;
-    if (!machine_execute(machine, "human-monitor-command", json_pack("{s:s}", "command-line", line), -1, &value, err))
-        return false;
-    const char *text = json_string_value(value);
-    snprintf(answer, answer_bytes, "%s", text ? text : "no answer");
-    json_decref(value);
-    return true;
-}
-
 /* format: 'w' for four bytes, 'b' for one, as the monitor has them. Its answer: "portl[0x0cf8] = 0x80000000". */
 static bool port_read(struct machine *machine, unsigned port, char format, uint32_t *ret_value, struct err *err)
 {
-    char line[32], answer[64], *end = NULL;
+    char line[32], answer[MACHINE_ANSWER_BYTES], *end = NULL;
     snprintf(line, sizeof(line), "i /x%c 0x%x", format, port);
-    if (!ask(machine, line, answer, sizeof(answer), err))
+    if (!machine_ask(machine, line, answer, err))
         return false;
     const char *sign = strstr(answer, "= 0x");
     unsigned long value = sign ? strtoul(sign + 2, &end, 16) : 0;
@@ -53,9 +44,9 @@ static bool port_read(struct machine *machine, unsigned port, char format, uint3
 
 static bool port_write(struct machine *machine, unsigned port, char format, uint32_t value, struct err *err)
 {
-    char line[40], answer[64];
+    char line[40], answer[MACHINE_ANSWER_BYTES];
     snprintf(line, sizeof(line), "o /%c 0x%x 0x%x", format, port, value);
-    return ask(machine, line, answer, sizeof(answer), err) &&
+    return machine_ask(machine, line, answer, err) &&
            (answer[0] == '\0' || err_set(err, ERR_QEMU, "QEMU's monitor cannot write a port: %s", answer));
 }
 
@@ -64,7 +55,7 @@ static bool find_bridge(struct machine *machine, const struct bridge **ret_bridg
     uint32_t id;
     if (!port_write(machine, ADDRESS_PORT, 'w', BRIDGE, err) || !port_read(machine, DATA_PORT, 'w', &id, err))
         return false;
-    for (size_t i = 0; i < sizeof(bridges) / sizeof(bridges[0]); i++)
+    for (size_t i = 0; i < ARRAY_SIZE(bridges); i++)
         if (bridges[i].id == id) {
             *ret_bridge = &bridges[i];
             return true;
