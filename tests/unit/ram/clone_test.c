@@ -102,6 +102,18 @@ static bool save_child(const struct clones *clones, const struct buf *stream, bo
     return ram_save_finish(save, ret_result, err);
 }
 
+/* The child, which must succeed, of memory as in the model. */
+static void save_model(const struct clones *clones, const unsigned *model, struct ram_save_result *ret_result)
+{
+    AUTO_BUF struct buf in = BUF_INIT;
+    struct err err = ERR_INIT;
+    open_stream(&in);
+    put_model(&in, model);
+    close_stream(&in);
+    if (!save_child(clones, &in, false, ret_result, &err))
+        fail_msg("%s", err.text);
+}
+
 static void save_parent(const struct clones *clones, const unsigned *model)
 {
     AUTO_BUF struct buf in = BUF_INIT;
@@ -160,16 +172,10 @@ static void the_same_memory_again_is_not_written(void **state)
 {
     struct clones *clones = *state;
     unsigned model[PAGES];
-    AUTO_BUF struct buf in = BUF_INIT;
     struct ram_save_result result;
-    struct err err = ERR_INIT;
     fill_model(model, 1);
     save_parent(clones, model);
-    open_stream(&in);
-    put_model(&in, model);
-    close_stream(&in);
-    if (!save_child(clones, &in, false, &result, &err))
-        fail_msg("%s", err.text);
+    save_model(clones, model, &result);
     assert_int_equal(result.pages, with_content(model));
     assert_int_equal(result.shared_pages, clones->shares ? with_content(model) : 0);
     expect_model(&clones->child, model);
@@ -297,9 +303,7 @@ static void among_many_changed_pages_nothing_is_shared(void **state)
     enum { GROUP = 16, SHARED = 8 + 14 };
     struct clones *clones = *state;
     unsigned model[PAGES];
-    AUTO_BUF struct buf in = BUF_INIT;
     struct ram_save_result result;
-    struct err err = ERR_INIT;
     for (unsigned page = 0; page < PAGES; page++)
         model[page] = page + 1;
     save_parent(clones, model);
@@ -308,11 +312,7 @@ static void among_many_changed_pages_nothing_is_shared(void **state)
         if (kind == 0 ? in_group % 4 == 1 : kind == 1 ? in_group < 8 : in_group == 3 || in_group == 9)
             model[page] += PAGES;
     }
-    open_stream(&in);
-    put_model(&in, model);
-    close_stream(&in);
-    if (!save_child(clones, &in, false, &result, &err))
-        fail_msg("%s", err.text);
+    save_model(clones, model, &result);
     expect_model(&clones->child, model);
     assert_int_equal(result.shared_pages, clones->shares ? PAGES / GROUP / 3 * SHARED : 0);
 }
@@ -322,19 +322,13 @@ static void a_damaged_parent_damages_no_child(void **state)
 {
     struct clones *clones = *state;
     unsigned model[PAGES];
-    AUTO_BUF struct buf in = BUF_INIT;
     struct ram_save_result result;
-    struct err err = ERR_INIT;
     for (unsigned page = 0; page < PAGES; page++)
         model[page] = page % 5 ? page + 1 : 0;
     save_parent(clones, model);
     for (unsigned page = 0; page < PAGES; page += page < PAGES / 2 ? 3 : 7)
         fixture_patch(clones->parent.bin, page * 4096ULL + 17, "damage", 6);
-    open_stream(&in);
-    put_model(&in, model);
-    close_stream(&in);
-    if (!save_child(clones, &in, false, &result, &err))
-        fail_msg("%s", err.text);
+    save_model(clones, model, &result);
     expect_model(&clones->child, model);
     assert_true(!clones->shares || (result.shared_pages > 0 && result.shared_pages < with_content(model)));
 }
@@ -345,9 +339,7 @@ static void a_parent_that_is_missing_or_of_another_size_is_none(void **state)
     unsigned model[PAGES];
     fill_model(model, 5);
     for (int which = 0; which < 3; which++) {
-        AUTO_BUF struct buf in = BUF_INIT;
         struct ram_save_result result;
-        struct err err = ERR_INIT;
         save_parent(clones, model);
         if (which == 0)
             assert_int_equal(truncate(clones->parent.bin, MEMORY_BYTES - 4096), 0);
@@ -355,11 +347,7 @@ static void a_parent_that_is_missing_or_of_another_size_is_none(void **state)
             assert_int_equal(truncate(clones->parent.bin, MEMORY_BYTES + 4096), 0);
         if (which == 2)
             unlink(clones->parent.bin);
-        open_stream(&in);
-        put_model(&in, model);
-        close_stream(&in);
-        if (!save_child(clones, &in, false, &result, &err))
-            fail_msg("%s", err.text);
+        save_model(clones, model, &result);
         assert_int_equal(result.shared_pages, 0);
         expect_model(&clones->child, model);
         unlink(clones->child.bin);
