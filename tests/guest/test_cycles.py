@@ -109,6 +109,16 @@ def check(seen, files_a_cycle, layers_a_cycle):
         assert late <= 1.5 * early + 20, f"{name}: {early} ms at first, {late} ms in the end"
 
 
+def go_back(vm, console, filled):
+    """Reverts: (the answer, the new console, the guest's first step behind it). Its filled memory is what it was."""
+    answer = vm.do("revert")
+    console.close()
+    console = vm.console()
+    step = console.step()
+    assert console.command("hash") == filled
+    return answer, console, step
+
+
 def claim_one_point_gone_back_to_again_and_again_stays_what_it_is(home):
     vm, console = home.booted_guest()
     console.command("fill 16 1")
@@ -118,12 +128,8 @@ def claim_one_point_gone_back_to_again_and_again_stays_what_it_is(home):
     ((_, counter),) = memory_counters(vm.memory_file(point))
     seen = []
     for _ in range(SETTLED + CYCLES):
-        answer = vm.do("revert")
-        console.close()
-        console = vm.console()
-        step = console.step()
+        answer, console, step = go_back(vm, console, filled)
         assert step.nonce == nonce and counter <= step.memory <= counter + 1000, (step, counter)
-        assert console.command("hash") == filled
         seen.append(Seen(vm, home, [0, answer["running_us"]], seen[-1] if seen else None))
     print(f"# at first {seen[0]}\n# in the end {seen[-1]}", flush=True)
     check(seen[SETTLED:], files_a_cycle=0, layers_a_cycle=0)
@@ -140,12 +146,8 @@ def claim_a_vm_taken_and_gone_back_to_in_turns_neither_drifts_nor_leaks_nor_beco
         ((found, point),) = memory_counters(vm.memory_file(taken["guid"]))
         assert found == nonce and point >= counter, (found, nonce, point, counter)
         console.step(since=console.position())
-        answer = vm.do("revert")
-        console.close()
-        console = vm.console()
-        step = console.step()
+        answer, console, step = go_back(vm, console, filled)
         assert step.nonce == nonce and point <= step.memory <= point + 1000, (step, point)
-        assert console.command("hash") == filled
         counter = point
         seen.append(Seen(vm, home, [taken["total_us"], answer["running_us"]], seen[-1] if seen else None))
     print(f"# at first {seen[0]}\n# in the end {seen[-1]}", flush=True)

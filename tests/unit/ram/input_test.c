@@ -143,26 +143,43 @@ static void *stop_soon(void *context)
     return NULL;
 }
 
+/* A reader that waits: for bytes of an empty pipe, or, with a byte in it, for leave to read that. */
+static void wait_and_stop(bool hurry, bool has_byte)
+{
+    int ends[2];
+    struct err err = ERR_INIT;
+    struct input *input = NULL;
+    bool at_end = false;
+    pthread_t thread;
+
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_true(input_new(ends[0], 1 << 20, &input, &err));
+    if (has_byte) {
+        input_pace(input, 0);
+        assert_int_equal(write(ends[1], "x", 1), 1);
+    }
+    if (hurry)
+        input_hurry(input);
+    assert_int_equal(pthread_create(&thread, NULL, stop_soon, input), 0);
+    assert_false(input_more(input, &at_end, &err));
+    assert_int_equal(err.code, ERR_CANCELLED);
+    pthread_join(thread, NULL);
+    input_free(input);
+    close(ends[1]);
+}
+
 static void a_stop_ends_the_waiting(void **state)
 {
     (void)state;
-    for (unsigned hurry = 0; hurry < 2; hurry++) {
-        int ends[2];
-        struct err err = ERR_INIT;
-        struct input *input = NULL;
-        bool at_end = false;
-        pthread_t thread;
-        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-        assert_true(input_new(ends[0], 1 << 20, &input, &err));
-        if (hurry)
-            input_hurry(input);
-        assert_int_equal(pthread_create(&thread, NULL, stop_soon, input), 0);
-        assert_false(input_more(input, &at_end, &err));
-        assert_int_equal(err.code, ERR_CANCELLED);
-        pthread_join(thread, NULL);
-        input_free(input);
-        close(ends[1]);
-    }
+    wait_and_stop(false, false);
+    wait_and_stop(true, false);
+}
+
+static void a_stop_ends_the_waiting_for_allowance(void **state)
+{
+    (void)state;
+    wait_and_stop(false, true);
+    wait_and_stop(true, true);
 }
 
 /* Bytes that can be read from a pipe now, at most so many at once and no more than three times. */
@@ -207,30 +224,6 @@ static void no_more_is_read_than_is_allowed(void **state)
         assert_int_equal(read_some(input, UINT64_MAX) + 40100, sizeof(piece));
         close(ends[1]);
         input_free(input);
-    }
-}
-
-static void a_stop_ends_the_waiting_for_allowance(void **state)
-{
-    (void)state;
-    for (unsigned hurry = 0; hurry < 2; hurry++) {
-        int ends[2];
-        struct err err = ERR_INIT;
-        struct input *input = NULL;
-        bool at_end = false;
-        pthread_t thread;
-        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-        assert_true(input_new(ends[0], 1 << 20, &input, &err));
-        input_pace(input, 0);
-        if (hurry)
-            input_hurry(input);
-        assert_int_equal(write(ends[1], "x", 1), 1);
-        assert_int_equal(pthread_create(&thread, NULL, stop_soon, input), 0);
-        assert_false(input_more(input, &at_end, &err));
-        assert_int_equal(err.code, ERR_CANCELLED);
-        pthread_join(thread, NULL);
-        input_free(input);
-        close(ends[1]);
     }
 }
 
