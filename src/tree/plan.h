@@ -1,9 +1,9 @@
 /* The planner: (tree, operation) -> a list of steps. Pure: no I/O, no clock, no random numbers of its own.
  * The executor is store.h's; `--dry-run` prints plans; the crash tests stop between the steps.
  *
- * Each plan has at most two STEP_COMMITs, each an atomic replacement of the VM's XML. What stands before the
- * first only makes new files beside the old; what stands behind the last only removes what nothing names any
- * more. So a plan that is cut off anywhere needs no undo: recovery sweeps (invariant 5). */
+ * Each STEP_COMMIT is an atomic replacement of the VM's XML. Most plans have one, a live snapshot has two, a live snapshot with an
+ * apply behind it at most three. What stands before the first only makes new files beside the old; what stands behind the last only
+ * removes what nothing names any more. So a plan that is cut off anywhere needs no undo: recovery sweeps (invariant 5). */
 #pragma once
 
 #include "tree.h"
@@ -111,6 +111,15 @@ struct plan_apply {
  * the present's tops. */
 bool plan_apply(const struct tree *tree, const struct plan_source *source, const struct plan_apply *request,
                 struct plan **ret_plan, struct err *err) MUST_CHECK;
+
+/* Going back with a snapshot of the present taken first, as one operation. One commit does both: the present's tops, which nobody writes
+ * any more, become the snapshot's, so that nothing has happened or all has. The target is loaded before the present is stopped for good:
+ * what cannot be gone back to costs nothing. The present stands while its memory is saved: nothing that it does is behind the snapshot.
+ * target_needs_place: present and target cannot live at the same time (a TAP interface). Then the snapshot has its own commits, as
+ * plan_snapshot()'s, and the target is started behind them: what is found then may be "snapshot taken, not applied". */
+bool plan_apply_first(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *first,
+                      const struct plan_apply *request, bool target_needs_place, struct plan **ret_plan,
+                      struct guid *ret_first, struct err *err) MUST_CHECK;
 
 /* Takes the point away: commit without it, its XML and saved state removed, layers that nothing needs removed
  * upward; children and the VM now descend from its parent. Layers still needed stay (merging is a later

@@ -6,17 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the present becomes, and how. */
-struct apply {
-    const struct plan_apply *request;
-    const struct config *snapshot;
-    bool has_memory; /* that is used */
-    bool starts;     /* the target runs or stands loaded behind the commit; else Off or Saved */
-    bool is_alive;   /* the present */
-};
-
-/* The snapshot's hardware under the VM's identity and list. Disks are still the sealed ones. */
-static struct config *present_again(struct build *build, const struct apply *apply, struct err *err)
+struct config *build_present_again(struct build *build, const struct apply *apply, struct err *err)
 {
     const struct config *vm = build->tree->vm;
     AUTO_CONFIG struct config *config = config_copy(apply->snapshot);
@@ -79,7 +69,7 @@ static void build_target(struct build *build, const struct apply *apply, const s
                  target);
 }
 
-static void build_apply(struct build *build, const struct apply *apply, struct config *config)
+void build_apply_prepare(struct build *build, const struct apply *apply, struct config *config)
 {
     build_snapshot_dirs(build, /* snapshot= */ NULL);
     build_new_layers(build, config);
@@ -87,31 +77,51 @@ static void build_apply(struct build *build, const struct apply *apply, struct c
     build_state(build, apply, config);
     if (apply->starts)
         build_target(build, apply, config);
-    if (apply->is_alive)
-        build_plain(build, STEP_STOP_PRESENT, STATE_OFF);
+}
+
+void build_apply_commit(struct build *build, const struct apply *apply, const struct config *config)
+{
     build_commit(build, config);
     if (apply->is_alive)
         build_plain(build, STEP_DROP_PRESENT, STATE_OFF);
     if (apply->starts)
         build_plain(build, STEP_RUN_TARGET, apply->snapshot->state_when_taken);
     build_remove_state(build, config);
+}
+
+void build_apply(struct build *build, const struct apply *apply, struct config *config)
+{
+    build_apply_prepare(build, apply, config);
+    if (apply->is_alive)
+        build_plain(build, STEP_STOP_PRESENT, STATE_OFF);
+    build_apply_commit(build, apply, config);
     build_remove_layers(build, config, /* deleted= */ NULL, apply->request->layers,
                         apply->request->layer_count);
 }
 
-bool plan_apply(const struct tree *tree, const struct plan_source *source, const struct plan_apply *request,
-                struct plan **ret_plan, struct err *err)
+bool apply_begin(const struct tree *tree, const struct plan_apply *request, struct apply *ret_apply, struct err *err)
 {
     struct apply apply = {.request = request, .snapshot = tree_by_guid(tree, &request->snapshot)};
-    struct build build;
 
     if (!apply.snapshot)
         return err_set(err, ERR_NOT_FOUND, "%s: has no snapshot %s", tree->vm->name, request->snapshot.text);
     apply.has_memory = apply.snapshot->state_when_taken != STATE_OFF && !request->disks_only;
     apply.starts = apply.has_memory && !request->no_start;
     apply.is_alive = request->machine == MACHINE_RUNNING || request->machine == MACHINE_PAUSED;
+    *ret_apply = apply;
+    return true;
+}
+
+bool plan_apply(const struct tree *tree, const struct plan_source *source, const struct plan_apply *request,
+                struct plan **ret_plan, struct err *err)
+{
+    struct apply apply;
+    struct build build;
+
+    if (!apply_begin(tree, request, &apply, err))
+        return false;
     build_begin(&build, tree, source, err);
-    AUTO_CONFIG struct config *config = present_again(&build, &apply, err);
+    AUTO_CONFIG struct config *config = build_present_again(&build, &apply, err);
     if (config)
         build_apply(&build, &apply, config);
     else

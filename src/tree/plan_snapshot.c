@@ -40,9 +40,8 @@ static enum config_state state_taken(const struct tree *tree, enum plan_machine 
     }
 }
 
-/* The VM's settings as they are, under the snapshot's own name. */
-static struct config *snapshot_config(struct build *build, const struct plan_snapshot *request,
-                                      const struct guid *guid, struct err *err)
+struct config *build_snapshot_config(struct build *build, const struct plan_snapshot *request, const struct guid *guid,
+                                     struct err *err)
 {
     const struct config *vm = build->tree->vm;
     AUTO_CONFIG struct config *config = config_copy(vm);
@@ -70,7 +69,7 @@ static struct config *snapshot_config(struct build *build, const struct plan_sna
     return TAKE(config);
 }
 
-static bool list_snapshot(struct config *vm, const struct guid *guid, struct err *err)
+bool plan_list_snapshot(struct config *vm, const struct guid *guid, struct err *err)
 {
     struct config_listed listed = {.guid = *guid, .parent = vm->parent};
 
@@ -101,14 +100,19 @@ static void share_saved(struct build *build, const struct config *snapshot)
     build_state_file(build, STEP_SHARE_FILE, from, &vm->saved, to, &snapshot->snapshot, ".vsv");
 }
 
-/* The VM is Off or Saved: nobody writes its disks, so that one commit does. */
-static void plan_still(struct build *build, enum plan_machine machine, const struct config *snapshot,
-                       const struct config *after)
+void build_snapshot_still(struct build *build, enum plan_machine machine, const struct config *snapshot)
 {
     if (machine == MACHINE_SAVED)
         share_saved(build, snapshot);
     copy_nvram(build, snapshot);
     build_step(build, STEP_SYNC_DIR, tree_snapshot_dir(build->tree, &snapshot->snapshot));
+}
+
+/* The VM is Off or Saved: nobody writes its disks, so that one commit does. */
+static void plan_still(struct build *build, enum plan_machine machine, const struct config *snapshot,
+                       const struct config *after)
+{
+    build_snapshot_still(build, machine, snapshot);
     build_sync_snapshots(build);
     build_write_snapshot(build, snapshot);
     build_commit(build, after);
@@ -136,39 +140,52 @@ static char *live_nvram(struct build *build)
     return path;
 }
 
+static bool has_hard_disks(const struct config *config)
+{
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!config->disks[i].is_cdrom)
+            return true;
+    return false;
+}
+
+void build_snapshot_memory(struct build *build, const struct config *snapshot, enum config_state goes_on)
+{
+    AUTO_FREE char *dir = tree_snapshot_dir(build->tree, &snapshot->snapshot);
+    struct step *save =
+        build_step(build, STEP_SAVE_MEMORY, dir ? tree_state_path(dir, &snapshot->snapshot, "") : NULL);
+
+    if (save) {
+        save->state = goes_on;
+        save->from = live_nvram(build);
+    }
+    if (snapshot->display != DISPLAY_NONE)
+        build_step(build, STEP_SAVE_THUMBNAIL, dir ? tree_state_path(dir, &snapshot->snapshot, ".png") : NULL);
+    if (has_hard_disks(snapshot))
+        build_plain(build, STEP_FLUSH_SEALED, STATE_OFF);
+    build_step(build, STEP_SYNC_DIR, dir ? strdup(dir) : NULL);
+}
+
+void build_snapshot_tops(struct build *build, const struct config *before)
+{
+    build_sync_snapshots(build);
+    if (has_hard_disks(before)) {
+        build_prepare_tops(build, before);
+        build_commit(build, before);
+    }
+}
+
 /* before: the VM with its new tops, the snapshot not yet listed. The engines write to the old tops until the
  * instant: an empty child reads as its parent, so that both are true in between. */
 static void plan_live(struct build *build, enum plan_machine machine, const struct config *before,
                       const struct config *snapshot, const struct config *after)
 {
-    AUTO_FREE char *dir = tree_snapshot_dir(build->tree, &snapshot->snapshot);
-    bool has_disks = false;
-
-    for (size_t i = 0; i < before->disk_count; i++)
-        has_disks |= !before->disks[i].is_cdrom;
-    build_sync_snapshots(build);
-    if (has_disks) {
-        build_prepare_tops(build, before);
-        build_commit(build, before);
-    }
-    struct step *save =
-        dir ? build_step(build, STEP_SAVE_MEMORY, tree_state_path(dir, &snapshot->snapshot, "")) : NULL;
-    if (save) {
-        save->state = machine == MACHINE_RUNNING ? STATE_RUNNING : STATE_PAUSED;
-        save->from = live_nvram(build);
-    } else {
-        build_fail(build);
-    }
-    if (snapshot->display != DISPLAY_NONE)
-        build_step(build, STEP_SAVE_THUMBNAIL, dir ? tree_state_path(dir, &snapshot->snapshot, ".png") : NULL);
-    if (has_disks)
-        build_plain(build, STEP_FLUSH_SEALED, STATE_OFF);
-    build_step(build, STEP_SYNC_DIR, dir ? strdup(dir) : NULL);
+    build_snapshot_tops(build, before);
+    build_snapshot_memory(build, snapshot, machine == MACHINE_RUNNING ? STATE_RUNNING : STATE_PAUSED);
     build_write_snapshot(build, snapshot);
     build_commit(build, after);
 }
 
-static bool check_request(const struct tree *tree, const struct plan_snapshot *request, struct err *err)
+bool plan_snapshot_check(const struct tree *tree, const struct plan_snapshot *request, struct err *err)
 {
     if ((request->machine == MACHINE_SAVED) != guid_is_set(&tree->vm->saved))
         return err_set(err, ERR_INTERNAL, "%s: its file says that it is %s", tree->vm->name,
@@ -182,11 +199,11 @@ bool plan_snapshot(const struct tree *tree, const struct plan_source *source,
 {
     struct build build;
 
-    if (!check_request(tree, request, err))
+    if (!plan_snapshot_check(tree, request, err))
         return false;
     build_begin(&build, tree, source, err);
     struct guid guid = build_guid(&build);
-    AUTO_CONFIG struct config *snapshot = snapshot_config(&build, request, &guid, err);
+    AUTO_CONFIG struct config *snapshot = build_snapshot_config(&build, request, &guid, err);
     AUTO_CONFIG struct config *before = config_copy(tree->vm);
     AUTO_CONFIG struct config *after = NULL;
     if (snapshot && before) {
@@ -194,7 +211,7 @@ bool plan_snapshot(const struct tree *tree, const struct plan_source *source,
         build_new_layers(&build, before);
         after = config_copy(before);
     }
-    if (!after || !list_snapshot(after, &guid, err))
+    if (!after || !plan_list_snapshot(after, &guid, err))
         build_fail(&build);
     else if (request->machine == MACHINE_OFF || request->machine == MACHINE_SAVED)
         plan_still(&build, request->machine, snapshot, after);

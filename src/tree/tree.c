@@ -180,6 +180,32 @@ bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, 
     return false;
 }
 
+void tree_with_done(struct tree *later)
+{
+    free(later->snapshots);
+    free(later->by_guid);
+    *later = (struct tree){0};
+}
+
+bool tree_with(const struct tree *tree, struct config *vm, struct config *snapshot, struct tree *ret_later,
+               struct err *err)
+{
+    struct tree later = {.vm_dir = tree->vm_dir, .vm = vm};
+    struct config **snapshots = calloc(tree->snapshot_count + 1, sizeof(struct config *));
+
+    if (!snapshots)
+        return err_oom(err);
+    for (size_t i = 0; i < tree->snapshot_count; i++)
+        snapshots[i] = tree->snapshots[i];
+    snapshots[tree->snapshot_count] = snapshot;
+    if (!set_order(&later, snapshots, tree->snapshot_count + 1, err)) {
+        free(snapshots);
+        return false;
+    }
+    *ret_later = later;
+    return true;
+}
+
 static bool is_match(const struct config *snapshot, const char *selector, bool by_name)
 {
     return by_name ? strcmp(snapshot->name, selector) == 0 : guid_has_prefix(&snapshot->snapshot, selector);

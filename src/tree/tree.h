@@ -22,6 +22,11 @@ AUTO_DEFINE(auto_tree_free, struct tree, tree_free)
 bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, size_t snapshot_count,
               struct tree **ret_tree, struct err *err) MUST_CHECK;
 
+/* The tree as it will be with these settings and one more snapshot, listed in vm. Borrows everything, checks nothing. */
+bool tree_with(const struct tree *tree, struct config *vm, struct config *snapshot, struct tree *ret_later,
+               struct err *err) MUST_CHECK;
+void tree_with_done(struct tree *later);
+
 /* ERR_CORRUPT if a disk that the VM would write by these settings belongs to a listed snapshot: a guest that wrote to a sealed layer
  * would change the point in time. */
 bool tree_check_disks(const struct tree *tree, const struct config *vm, struct err *err) MUST_CHECK;

@@ -47,3 +47,37 @@ void build_remove_state(struct build *build, const struct config *now);
  * `deleted` needs; the ones above first. deleted: by index of tree->snapshots, NULL for none. */
 void build_remove_layers(struct build *build, const struct config *now, const bool *deleted,
                          const struct plan_layer *layers, size_t layer_count);
+
+/* --- plan_snapshot.c --- */
+bool plan_snapshot_check(const struct tree *tree, const struct plan_snapshot *request, struct err *err) MUST_CHECK;
+/* The VM's settings as they are, under the snapshot's own name. NULL: *err. */
+struct config *build_snapshot_config(struct build *build, const struct plan_snapshot *request, const struct guid *guid,
+                                     struct err *err);
+/* Puts it into the list of vm, which descends from it then. */
+bool plan_list_snapshot(struct config *vm, const struct guid *guid, struct err *err) MUST_CHECK;
+/* The files of a snapshot of a VM that is Off or Saved, durable. */
+void build_snapshot_still(struct build *build, enum plan_machine machine, const struct config *snapshot);
+/* Of one that runs: the engines get tops to switch to, and the VM's file names them; */
+void build_snapshot_tops(struct build *build, const struct config *before);
+/* its memory and sealed disks, durable. goes_on: what the machine is behind it. */
+void build_snapshot_memory(struct build *build, const struct config *snapshot, enum config_state goes_on);
+
+/* --- plan_apply.c --- */
+/* What the present becomes, and how. */
+struct apply {
+    const struct plan_apply *request;
+    const struct config *snapshot;
+    bool has_memory; /* that is used */
+    bool starts;     /* the target runs or stands loaded behind the commit; else Off or Saved */
+    bool is_alive;   /* the present */
+};
+bool apply_begin(const struct tree *tree, const struct plan_apply *request, struct apply *ret_apply,
+                 struct err *err) MUST_CHECK;
+/* The snapshot's hardware under the VM's identity and list. Disks are still the sealed ones. NULL: *err. */
+struct config *build_present_again(struct build *build, const struct apply *apply, struct err *err);
+/* All that is made beside the present; config's disks become the new layers. The target is loaded. */
+void build_apply_prepare(struct build *build, const struct apply *apply, struct config *config);
+/* The commit, and what comes behind it, but for layers. */
+void build_apply_commit(struct build *build, const struct apply *apply, const struct config *config);
+/* The whole. */
+void build_apply(struct build *build, const struct apply *apply, struct config *config);

@@ -14,6 +14,7 @@
 struct apply_request {
     const struct config *snapshot;
     bool snapshot_first, no_start, disks_only, verify, dry_run;
+    int64_t start_us;
 };
 
 static bool flags_read(const json_t *args, struct apply_request *request, struct err *err)
@@ -68,18 +69,6 @@ static bool memory_usable(const struct vm *vm, const struct apply_request *reque
     return false;
 }
 
-/* The snapshot of the present; the tree is another one behind it, so the target is looked up again. */
-static bool take_first(struct vm *vm, struct apply_request *request, const struct progress *progress,
-                       json_t **ret_first, struct err *err)
-{
-    struct guid guid = request->snapshot->snapshot;
-
-    if (!op_snapshot(vm, /* args= */ NULL, progress, ret_first, err))
-        return err_prefix(err, "nothing was applied");
-    request->snapshot = tree_by_guid(store_tree(vm->store), &guid);
-    return request->snapshot || err_set(err, ERR_INTERNAL, "the snapshot %s is gone", guid.text);
-}
-
 /* Damage in the chain of another snapshot is no reason not to go back to this one: what is needed is not known then, and all stays. */
 static bool layers_read(struct vm *vm, const struct config *snapshot, struct plan_layer **ret_layers, size_t *ret_count,
                         struct err *err)
@@ -94,8 +83,9 @@ static bool layers_read(struct vm *vm, const struct config *snapshot, struct pla
     return true;
 }
 
+/* ret_first: the GUID of the snapshot of the present; unset where none is wanted. */
 static bool plan_make(struct vm *vm, const struct apply_request *request, struct plan **ret_plan,
-                      struct err *err)
+                      struct guid *ret_first, struct err *err)
 {
     struct plan_source source = vm_plan_source();
     struct plan_apply apply = {
@@ -103,15 +93,21 @@ static bool plan_make(struct vm *vm, const struct apply_request *request, struct
         .no_start = request->no_start,
         .disks_only = request->disks_only,
     };
+    struct plan_snapshot first = {0};
     struct plan_layer *layers;
     size_t layer_count;
 
+    *ret_first = (struct guid){0};
     if (!vm_planned_state(vm, &apply.machine, err) ||
+        (request->snapshot_first && !vm_snapshot_request(vm, &first, err)) ||
         !layers_read(vm, request->snapshot, &layers, &layer_count, err))
         return false;
     apply.layers = layers;
     apply.layer_count = layer_count;
-    bool planned = plan_apply(store_tree(vm->store), &source, &apply, ret_plan, err);
+    bool planned = request->snapshot_first
+                       ? plan_apply_first(store_tree(vm->store), &source, &first, &apply,
+                                          !machine_can_hold(request->snapshot), ret_plan, ret_first, err)
+                       : plan_apply(store_tree(vm->store), &source, &apply, ret_plan, err);
     store_layers_free(layers, layer_count);
     return planned;
 }
@@ -128,28 +124,61 @@ static bool apply_answer(struct vm *vm, const struct guid *guid, int64_t start_u
                      ret_value, err);
 }
 
+/* What was done of the two is told: it cannot be seen from the reason. */
+static bool first_failed(const struct vm *vm, const struct guid *first, struct err *err)
+{
+    const struct config *taken = tree_by_guid(store_tree(vm->store), first);
+
+    if (!taken)
+        return err_prefix(err, "nothing was applied, and no snapshot taken");
+    if (guid_equal(&vm_config(vm)->parent, first))
+        return err_prefix(err, "the snapshot '%.100s' was taken, nothing was applied", taken->name);
+    return err_prefix(err, "the snapshot '%.100s' was taken, and the other one applied", taken->name);
+}
+
+/* NULL where there was none. */
+static json_t *first_answer(const struct vm *vm, const struct guid *guid, const struct vm_plan_run *run,
+                            int64_t start_us)
+{
+    const struct config *taken = guid_is_set(guid) ? tree_by_guid(store_tree(vm->store), guid) : NULL;
+    enum plan_machine was = MACHINE_OFF;
+
+    if (!taken)
+        return NULL;
+    if (taken->state_when_taken != STATE_OFF && run->saved.ram.stream_bytes == 0)
+        was = MACHINE_SAVED;
+    else if (taken->state_when_taken != STATE_OFF)
+        was = taken->state_when_taken == STATE_RUNNING ? MACHINE_RUNNING : MACHINE_PAUSED;
+    return vm_snapshot_answer(taken, run, was, vm_now_us() - start_us);
+}
+
+static bool run(struct vm *vm, const struct apply_request *request, const struct progress *progress,
+                json_t **ret_value, struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    struct vm_plan_run plan_run = {.progress = progress};
+    struct guid guid = request->snapshot->snapshot, first;
+
+    if (!plan_make(vm, request, &plan, &first, err))
+        return false;
+    if (request->dry_run)
+        return vm_answer_plan(plan, ret_value, err);
+    if (!vm_run_plan(vm, plan, &plan_run, err))
+        return guid_is_set(&first) && first_failed(vm, &first, err);
+    json_t *answer = first_answer(vm, &first, &plan_run, request->start_us);
+    bool done = apply_answer(vm, &guid, request->start_us, plan_run.target_ran_us, answer, ret_value, err);
+    json_decref(answer);
+    return done;
+}
+
 static bool apply(struct vm *vm, struct apply_request *request, const struct progress *progress,
                   json_t **ret_value, struct err *err)
 {
-    AUTO_PLAN struct plan *plan = NULL;
-    struct vm_plan_run run = {.progress = progress};
-    int64_t start_us = vm_now_us();
-    struct guid guid = request->snapshot->snapshot;
-    json_t *first = NULL;
-
     bool memory = request->snapshot->state_when_taken != STATE_OFF && !request->disks_only;
-    if (!disk_ids_check(request->snapshot, err))
-        return false;
-    if (memory && !memory_usable(vm, request, progress, err))
-        return false;
-    if (request->dry_run)
-        return plan_make(vm, request, &plan, err) && vm_answer_plan(plan, ret_value, err);
-    if (request->snapshot_first && !take_first(vm, request, progress, &first, err))
-        return false;
-    bool done = plan_make(vm, request, &plan, err) && vm_run_plan(vm, plan, &run, err) &&
-                apply_answer(vm, &guid, start_us, run.target_ran_us, first, ret_value, err);
-    json_decref(first);
-    return done;
+
+    request->start_us = vm_now_us();
+    return disk_ids_check(request->snapshot, err) &&
+           (!memory || memory_usable(vm, request, progress, err)) && run(vm, request, progress, ret_value, err);
 }
 
 bool op_apply(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,

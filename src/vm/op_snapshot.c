@@ -56,8 +56,8 @@ static json_t *pause_warning(const struct vm_plan_run *run)
                         (unsigned long long)pause_ms, (unsigned long long)changed_mib);
 }
 
-static json_t *snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, const char *state,
-                               int64_t total_us)
+json_t *vm_snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, enum plan_machine now,
+                           int64_t total_us)
 {
     bool memory = snapshot->state_when_taken != STATE_OFF;
     bool saved_now = run->saved.ram.stream_bytes > 0;
@@ -71,7 +71,7 @@ static json_t *snapshot_answer(const struct config *snapshot, const struct vm_pl
                      "pauses", (json_int_t)saved->pauses, "paused_us", (json_int_t)saved->paused_us, "passes",
                      (json_int_t)saved->passes, "too_fast", saved->too_fast, "copied_us", (json_int_t)saved->total_us,
                      "total_us", (json_int_t)total_us, "memory_bytes",
-                     (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", state, "warning", pause_warning(run));
+                     (json_int_t)(memory ? snapshot->memory_bytes : 0), "state", vm_state_name(now), "warning", pause_warning(run));
 }
 
 /* What could go wrong with the memory of now is told before anything is done. One that stands can only be saved as it is now. */
@@ -89,6 +89,22 @@ static bool point_now_check(struct vm *vm, enum plan_machine machine, struct err
     return err_prefix(err, "snapshot: %s: the point cannot be the moment of the request", vm_config(vm)->name);
 }
 
+bool vm_snapshot_request(struct vm *vm, struct plan_snapshot *ret_request, struct err *err)
+{
+    struct plan_snapshot request = {0};
+
+    if (!vm_planned_state(vm, &request.machine, err))
+        return false;
+    if (vm->present) {
+        request.qemu_version = qmp_version(machine_qmp(vm->present->machine));
+        request.accel_used = vm->present->accel;
+    }
+    if (vm->present ? !machine_can_save(vm->present->machine, err) : !disk_chains_check(vm_config(vm), err))
+        return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
+    *ret_request = request;
+    return true;
+}
+
 bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
                  struct err *err)
 {
@@ -100,23 +116,17 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     struct guid guid;
     bool dry_run = false;
 
-    if (!args_string(args, "name", &request.name, err) || !args_string(args, "notes", &request.notes, err) ||
-        !args_bool(args, "dry_run", &dry_run, err) || !args_bool(args, "point_now", &run.point_now, err) ||
-        !vm_planned_state(vm, &request.machine, err))
+    if (!vm_snapshot_request(vm, &request, err) || !args_string(args, "name", &request.name, err) ||
+        !args_string(args, "notes", &request.notes, err) || !args_bool(args, "dry_run", &dry_run, err) ||
+        !args_bool(args, "point_now", &run.point_now, err))
         return false;
-    if (vm->present) {
-        request.qemu_version = qmp_version(machine_qmp(vm->present->machine));
-        request.accel_used = vm->present->accel;
-    }
-    if (vm->present && !machine_can_save(vm->present->machine, err))
-        return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     if (run.point_now && !point_now_check(vm, request.machine, err))
         return false;
     if (!plan_snapshot(store_tree(vm->store), &source, &request, &plan, &guid, err))
         return false;
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);
-    if ((!vm->present && !disk_chains_check(vm_config(vm), err)) || !vm_run_plan(vm, plan, &run, err))
+    if (!vm_run_plan(vm, plan, &run, err))
         return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);
     if (!snapshot)
@@ -125,5 +135,5 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     enum plan_machine now = vm_waits_for_space(vm) ? MACHINE_PAUSED : request.machine;
     if (now == MACHINE_PAUSED && is_used_up(vm))
         used_guest_renew(vm, snapshot);
-    return vm_answer(snapshot_answer(snapshot, &run, vm_state_name(now), vm_now_us() - start_us), ret_value, err);
+    return vm_answer(vm_snapshot_answer(snapshot, &run, now, vm_now_us() - start_us), ret_value, err);
 }

@@ -47,6 +47,11 @@ struct vm_plan_run {
     int64_t target_ran_us; /* monotonic clock when the target went on; 0: it did not */
 };
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err) MUST_CHECK;
+/* Of a snapshot of the VM as it is now: what the planner wants to know. Refused where it could not be taken. */
+bool vm_snapshot_request(struct vm *vm, struct plan_snapshot *ret_request, struct err *err) MUST_CHECK;
+/* total_us: from the request until it was durable. NULL: out of memory. */
+json_t *vm_snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, enum plan_machine now,
+                           int64_t total_us);
 /* The answer of a dry run. */
 bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err) MUST_CHECK;
 
