@@ -114,6 +114,12 @@ bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct 
     return errnum == 0 || is_not_offered(errnum) || err_sys(err, errnum, "allocate %s", file->path);
 }
 
+void io_write_behind(struct io_file *file)
+{
+    if (file->fd >= 0)
+        (void)sync_file_range(file->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 bool io_lock(struct io_file *file, enum io_lock_kind kind, struct err *err)
 {
     struct flock lock = {.l_type = kind == IO_LOCK_WRITE ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};

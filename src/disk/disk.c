@@ -49,19 +49,42 @@ static bool index_layers(struct disk *disk, struct err *err)
     return true;
 }
 
-static bool open_parts(struct disk *disk, const char *top_path, struct err *err)
+static bool open_map(struct disk *disk, struct err *err)
 {
-    const struct disk_options options = {
-        .io = disk->io, .writable = disk->writable, .max_depth = (unsigned)disk->max_depth, .log_dir = disk->log_dir};
-
-    if (!chain_open(&options, top_path, &disk->layers, &disk->depth, err))
-        return false;
     disk->capacity = disk->depth;
     disk->size_bytes = disk_top(disk)->vhd->size_bytes;
     if (!map_init(&disk->map, disk->size_bytes, err) || !index_init(&disk->index, disk->map.count, err) ||
         !index_layers(disk, err))
         return false;
     return !disk->writable || layer_start_writing(disk_top(disk), disk->log_dir, err);
+}
+
+static bool open_parts(struct disk *disk, const char *top_path, struct err *err)
+{
+    const struct disk_options options = {
+        .io = disk->io, .writable = disk->writable, .max_depth = (unsigned)disk->max_depth, .log_dir = disk->log_dir};
+
+    return chain_open(&options, top_path, &disk->layers, &disk->depth, err) && open_map(disk, err);
+}
+
+bool disk_open_alone(const struct io *io, struct vhd *vhd, struct disk **ret_disk, struct err *err)
+{
+    AUTO_VHD struct vhd *owned = vhd;
+    AUTO_DISK struct disk *disk = calloc(1, sizeof *disk);
+    AUTO_LAYER struct layer *layer = calloc(1, sizeof *layer);
+
+    if (!disk || !layer || !(disk->layers = calloc(1, sizeof(struct layer *))))
+        return err_oom(err);
+    layer->visible_bytes = vhd->size_bytes;
+    layer->vhd = TAKE(owned);
+    disk->layers[disk->depth++] = TAKE(layer);
+    disk->io = io;
+    disk->writable = true;
+    disk->max_depth = 1;
+    if (!open_map(disk, err))
+        return false;
+    *ret_disk = TAKE(disk);
+    return true;
 }
 
 bool disk_open(const char *top_path, const struct disk_options *options, struct disk **ret_disk,

@@ -1,203 +1,315 @@
-/* Merging a differencing image into its parent, while nobody uses either.
+/* Merging two neighbours.
  *
- *   1  the top's sectors are written to the parent, sector for sector: what is seen from the top does not
- *      change by it, since the top has those sectors itself; flushed now and then
- *   2  the parent is flushed
- *   3  each child of the top gets the parent as its own: vhd_reparent()
- * Whoever is cut off does it all again: 1 writes the same once more, 3 passes over children that are done. */
+ *   1  sectors are copied: DOWN the child's into its parent, UP into the child what it lacks of the parent's; flushed now
+ *      and then
+ *   2  the image that was written to is flushed
+ *   3  DOWN each child of the child gets the parent as its own, UP the child gets its parent's parent: vhd_reparent()
+ *
+ * Nobody above sees anything of it. DOWN: for each sector that is written to the parent the child has one of its own, the
+ * same, which counts. UP: for each sector that the child gets, the parent's counted until its bit was set, and it is the
+ * same. So at no instant does it matter how far the copying has come, nor in which order bits reach the file, as long as
+ * a bit never comes before its sector (disk_flush.c); and who reads the old files through handles of his own, by tables
+ * that he read before, reads the same too. Whoever is cut off does it all again: 1 writes the same once more, UP not even
+ * that; 3 passes over children that are done. */
 #include "bytes.h"
-#include "disk_private.h"
-#include "disk_tools.h"
+#include "disk_merge_private.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK       (1U << 20)
-#define FLUSH_EVERY (64U << 20)
-#define PIECES      32
+#define STEP_BYTES (16U << 20)
 
-struct merge {
+struct disk_merging {
     const struct io *io;
     const struct disk_merge_options *options;
     const struct progress *progress;
-    struct vhd *lock;      /* the top, open for writing: nobody else is */
-    struct disk *top;      /* read-only, with all below */
-    struct disk *parent;   /* the same chain without the top, writable */
-    struct vhd **children; /* locked; as many as options say, NULL: done already */
-    uint8_t *chunk;
-    uint64_t copied_bytes, unflushed_bytes;
+    struct vhd *locked[2];  /* handles that keep others away; NULL where the caller does */
+    struct layer **layers;  /* the child's chain, read-only, the child the last one; nothing else of it is used */
+    size_t depth;
+    struct vhd **children; /* as many as options say, NULL: done already */
+    struct merge_copy copy;
+    bool all_copied, finished;
 };
 
-static void merge_done(struct merge *merge)
+void disk_merging_close(struct disk_merging *merging)
 {
-    for (size_t i = 0; merge->children && i < merge->options->child_count; i++)
-        vhd_close(merge->children[i]);
-    free(merge->children);
-    disk_abandon(merge->parent);
-    disk_abandon(merge->top);
-    vhd_close(merge->lock);
-    free(merge->chunk);
+    if (!merging)
+        return;
+    merge_copy_done(&merging->copy);
+    for (size_t i = 0; merging->children && i < merging->options->child_count; i++)
+        vhd_close(merging->children[i]);
+    free(merging->children);
+    chain_free(merging->layers, merging->depth);
+    for (size_t i = 0; i < ARRAY_SIZE(merging->locked); i++)
+        vhd_close(merging->locked[i]);
+    free(merging);
 }
 
-static const struct vhd *parent_of(const struct merge *merge)
+static bool is_up(const struct disk_merging *merging)
 {
-    return merge->top->layers[merge->top->depth - 2]->vhd;
+    return merging->options->direction == DISK_MERGE_UP;
 }
 
-static bool check_parent(const struct merge *merge, struct err *err)
+static const struct vhd *child_of(const struct disk_merging *merging)
 {
-    const struct vhd *parent = parent_of(merge), *top = disk_top(merge->top)->vhd;
+    return merging->layers[merging->depth - 1]->vhd;
+}
+
+static const struct vhd *parent_of(const struct disk_merging *merging)
+{
+    return merging->layers[merging->depth - 2]->vhd;
+}
+
+static unsigned write_flags(const struct disk_merging *merging)
+{
+    return merging->options->locked ? IO_WRITE | VHD_UNLOCKED : IO_WRITE;
+}
+
+/* --- what is refused --- */
+
+static bool check_parent_path(const struct disk_merging *merging, struct err *err)
+{
+    const char *path = merging->options->parent_path;
+    const struct vhd *parent = parent_of(merging);
     struct io_stat stat;
 
-    if (parent->type != VHD_DIFFERENCING && !merge->options->into_base)
-        return err_set(err, ERR_STATE, "%s: is a base disk: merging into it must be asked for (--into-base)", parent->path);
-    if (!io_stat_file(parent->file, &stat, err))
+    if (!path)
+        return true;
+    if (!io_stat_path(merging->io, path, &stat, err))
+        return false;
+    if (stat.device != parent->device || stat.inode != parent->inode)
+        return err_set(err, ERR_MISMATCH, "%s: its parent is %s, not %s", child_of(merging)->path, parent->path,
+                       path);
+    return true;
+}
+
+static bool check_links(const struct vhd *vhd, struct err *err)
+{
+    struct io_stat stat;
+
+    if (!io_stat_file(vhd->file, &stat, err))
         return false;
     if (stat.links > 1)
-        return err_set(err, ERR_STATE, "%s: has another name in the file system, where others may use it",
-                       parent->path);
-    if (parent->size_bytes > top->size_bytes)
+        return err_set(err, ERR_STATE, "%s: has another name in the file system, where others may use it", vhd->path);
+    return true;
+}
+
+static bool check_down(const struct disk_merging *merging, struct err *err)
+{
+    const struct vhd *parent = parent_of(merging), *child = child_of(merging);
+
+    if (parent->type != VHD_DIFFERENCING && !merging->options->into_base)
+        return err_set(err, ERR_STATE, "%s: is a base disk: merging into it must be asked for (--into-base)", parent->path);
+    if (parent->size_bytes > child->size_bytes)
         return err_set(err, ERR_UNSUPPORTED, "%s: is larger than %s, which hides what lies behind its end",
-                       parent->path, top->path);
-    return true;
+                       parent->path, child->path);
+    if (parent->size_bytes < child->size_bytes && merging->options->locked)
+        return err_set(err, ERR_UNSUPPORTED, "%s: is smaller than %s, and in use: it cannot grow now", parent->path,
+                       child->path);
+    return check_links(parent, err);
 }
 
-static bool open_top(struct merge *merge, const char *path, struct err *err)
+static bool check_up(const struct disk_merging *merging, struct err *err)
 {
-    struct disk_options options = {.io = merge->io};
+    const struct vhd *parent = parent_of(merging), *child = child_of(merging);
 
-    if (!vhd_open(merge->io, path, IO_WRITE, &merge->lock, err))
-        return false;
-    if (merge->lock->type != VHD_DIFFERENCING)
-        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", merge->lock->path,
-                       vhd_type_name(merge->lock->type));
-    return disk_open(path, &options, &merge->top, err) &&
-           check_parent(merge, err);
-}
-
-/* Over the top, or, by a merge that was cut off, over the parent already. */
-static bool open_child(struct merge *merge, size_t i, struct err *err)
-{
-    const char *path = merge->options->children[i];
-    AUTO_VHD struct vhd *child = NULL;
-    const struct vhd *top = disk_top(merge->top)->vhd, *parent = parent_of(merge);
-
-    if (!vhd_open(merge->io, path, IO_WRITE, &child, err))
-        return false;
-    if (child->inode == top->inode && child->device == top->device)
-        return err_set(err, ERR_INVALID, "%s: is no child of itself", child->path);
-    if (child->type == VHD_DIFFERENCING && memcmp(child->header.parent_id, top->footer.id, VHD_ID_SIZE) == 0)
-        merge->children[i] = TAKE(child);
-    else if (child->type != VHD_DIFFERENCING ||
-             memcmp(child->header.parent_id, parent->footer.id, VHD_ID_SIZE) != 0)
-        return err_set(err, ERR_MISMATCH, "%s: its parent is neither %s nor %s", child->path, top->path,
+    if (parent->type != VHD_DIFFERENCING)
+        return err_set(err, ERR_STATE, "%s: is a base disk: it stays, and others can only be merged into it",
                        parent->path);
+    const struct vhd *below = merging->layers[merging->depth - 3]->vhd;
+    if (parent->size_bytes < child->size_bytes && below->size_bytes > parent->size_bytes)
+        return err_set(err, ERR_UNSUPPORTED, "%s: ends before %s does, and what that holds behind would come into sight",
+                       parent->path, below->path);
+    return check_links(child, err);
+}
+
+/* --- opening --- */
+
+static bool open_chain(struct disk_merging *merging, const char *child_path, struct err *err)
+{
+    const struct disk_options options = {.io = merging->io, .max_depth = DISK_DEFAULT_MAX_DEPTH};
+
+    if (!merging->options->locked && !vhd_open(merging->io, child_path, IO_WRITE, &merging->locked[0], err))
+        return false;
+    if (!chain_open(&options, child_path, &merging->layers, &merging->depth, err))
+        return false;
+    if (merging->depth < 2)
+        return err_set(err, ERR_INVALID, "%s: is %s and has no parent", child_of(merging)->path,
+                       vhd_type_name(child_of(merging)->type));
+    return check_parent_path(merging, err) && (is_up(merging) ? check_up(merging, err) : check_down(merging, err));
+}
+
+/* Over the child, or, by a merge that was cut off, over the parent already. */
+static bool open_child(struct disk_merging *merging, size_t i, struct err *err)
+{
+    AUTO_VHD struct vhd *over = NULL;
+    const struct vhd *child = child_of(merging), *parent = parent_of(merging);
+
+    if (!vhd_open(merging->io, merging->options->children[i], write_flags(merging), &over, err))
+        return false;
+    if (over->inode == child->inode && over->device == child->device)
+        return err_set(err, ERR_INVALID, "%s: is no child of itself", over->path);
+    if (over->type == VHD_DIFFERENCING && memcmp(over->header.parent_id, child->footer.id, VHD_ID_SIZE) == 0)
+        merging->children[i] = TAKE(over);
+    else if (over->type != VHD_DIFFERENCING || memcmp(over->header.parent_id, parent->footer.id, VHD_ID_SIZE) != 0)
+        return err_set(err, ERR_MISMATCH, "%s: its parent is neither %s nor %s", over->path, child->path, parent->path);
     return true;
 }
 
-static bool open_children(struct merge *merge, struct err *err)
+static bool open_children(struct disk_merging *merging, struct err *err)
 {
-    size_t count = merge->options->child_count;
+    size_t count = is_up(merging) ? 0 : merging->options->child_count;
 
-    merge->children = calloc(count + 1, sizeof(struct vhd *));
-    merge->chunk = malloc(CHUNK);
-    if (!merge->children || !merge->chunk)
+    merging->children = calloc(merging->options->child_count + 1, sizeof(struct vhd *));
+    if (!merging->children)
         return err_oom(err);
     for (size_t i = 0; i < count; i++)
-        if (!open_child(merge, i, err))
+        if (!open_child(merging, i, err))
             return false;
     return true;
 }
 
-/* A parent that ends before the top does is grown first: the top hides what that adds. */
-static bool open_parent(struct merge *merge, struct err *err)
+/* A parent that ends before the child does is grown first: the child hides what that adds. */
+static bool grow_parent(struct disk_merging *merging, struct err *err)
 {
-    struct disk_options options = {.io = merge->io, .writable = true};
-    uint64_t size = disk_size_bytes(merge->top);
+    uint64_t size = child_of(merging)->size_bytes;
 
-    if (parent_of(merge)->size_bytes < size &&
-        !disk_resize(merge->io, parent_of(merge)->path, size, merge->progress, err))
+    return parent_of(merging)->size_bytes == size ||
+           disk_resize(merging->io, parent_of(merging)->path, size, merging->progress, err);
+}
+
+static bool open_copy(struct disk_merging *merging, struct err *err)
+{
+    const struct vhd *parent = parent_of(merging), *child = child_of(merging);
+    const struct disk_merge_options *options = merging->options;
+    struct disk *to;
+    struct vhd *vhd;
+
+    if (is_up(merging)) {
+        if ((!options->locked && !vhd_open(merging->io, parent->path, IO_WRITE, &merging->locked[1], err)) ||
+            !vhd_open(merging->io, child->path, IO_WRITE | VHD_UNLOCKED, &vhd, err))
+            return false;
+    } else if (!grow_parent(merging, err) ||
+               !vhd_open(merging->io, parent->path, write_flags(merging), &vhd, err)) {
         return false;
-    return disk_open(parent_of(merge)->path, &options, &merge->parent, err);
-}
-
-/* Zeros are written as zeros: they hide what the parent's parents hold. */
-static bool copy_piece(struct merge *merge, uint64_t offset, const struct disk_piece *piece, struct err *err)
-{
-    for (uint64_t done = 0; done < piece->length;) {
-        size_t part = (size_t)min_u64(CHUNK, piece->length - done);
-        if (!io_read(piece->file, piece->file_offset + done, merge->chunk, part, err))
-            return false;
-        bool ok = bytes_are_zero(merge->chunk, part)
-                      ? disk_zero(merge->parent, offset + done, part, err)
-                      : disk_write(merge->parent, offset + done, merge->chunk, part, err);
-        if (!ok)
-            return false;
-        done += part;
     }
-    merge->copied_bytes += piece->length;
-    merge->unflushed_bytes += piece->length;
-    if (merge->unflushed_bytes < FLUSH_EVERY)
-        return true;
-    merge->unflushed_bytes = 0;
-    return disk_flush(merge->parent, err);
+    return disk_open_alone(merging->io, vhd, &to, err) &&
+           merge_copy_init(&merging->copy, is_up(merging) ? parent : child, to, /* keeps= */ is_up(merging), err);
 }
 
-static bool copy_all(struct merge *merge, struct err *err)
+bool disk_merging_open(const struct io *io, const char *child_path, const struct disk_merge_options *options,
+                       const struct progress *progress, struct disk_merging **ret_merging, struct err *err)
 {
-    const struct io_file *own = disk_top(merge->top)->vhd->file;
-    uint64_t size = disk_size_bytes(merge->top);
-    struct disk_piece pieces[PIECES];
-    size_t count;
+    AUTO_DISK_MERGING struct disk_merging *merging = calloc(1, sizeof *merging);
+    struct disk_merge_estimate estimate;
 
-    for (uint64_t offset = 0; offset < size;) {
-        if (progress_cancelled(merge->progress))
+    if (!merging)
+        return err_oom(err);
+    merging->io = io;
+    merging->options = options;
+    merging->progress = progress;
+    if (!open_chain(merging, child_path, err) || !open_children(merging, err) || !open_copy(merging, err) ||
+        !disk_merge_estimate(io, child_path, &estimate, err))
+        return false;
+    merging->copy.estimate_bytes = is_up(merging) ? estimate.up_bytes : estimate.down_bytes;
+    *ret_merging = TAKE(merging);
+    return true;
+}
+
+/* --- the work --- */
+
+bool disk_merging_step(struct disk_merging *merging, uint64_t budget_bytes, bool *ret_more, struct err *err)
+{
+    if (!merge_copy_step(&merging->copy, budget_bytes, ret_more, err))
+        return false;
+    merging->all_copied = !*ret_more;
+    return true;
+}
+
+bool disk_merging_finish(struct disk_merging *merging, struct err *err)
+{
+    if (!disk_close(TAKE(merging->copy.to), err))
+        return false;
+    merging->finished = true;
+    return true;
+}
+
+/* The child is opened anew: it has grown. */
+static bool link_up(struct disk_merging *merging, struct err *err)
+{
+    AUTO_VHD struct vhd *child = NULL;
+
+    return vhd_open(merging->io, child_of(merging)->path, IO_WRITE | VHD_UNLOCKED, &child, err) &&
+           vhd_reparent_open(child, merging->layers[merging->depth - 3]->vhd->path, err);
+}
+
+bool disk_merging_link(struct disk_merging *merging, struct err *err)
+{
+    if (!merging->all_copied || !merging->finished)
+        return err_set(err, ERR_INTERNAL, "%s: is linked before it is merged", child_of(merging)->path);
+    if (is_up(merging))
+        return link_up(merging, err);
+    for (size_t i = 0; i < merging->options->child_count; i++)
+        if (merging->children[i] && !vhd_reparent_open(merging->children[i], parent_of(merging)->path, err))
+            return false;
+    return true;
+}
+
+void disk_merging_progress(const struct disk_merging *merging, uint64_t *ret_done, uint64_t *ret_total)
+{
+    const struct merge_copy *copy = &merging->copy;
+
+    *ret_total = max_u64(copy->estimate_bytes, 1);
+    *ret_done = *ret_total;
+    if (copy->block_count > 0)
+        *ret_done = (uint64_t)((double)*ret_total * (double)copy->next_block / (double)copy->block_count);
+}
+
+uint64_t disk_merging_copied_bytes(const struct disk_merging *merging)
+{
+    return merging->copy.copied_bytes;
+}
+
+static bool copy_all(struct disk_merging *merging, struct err *err)
+{
+    uint64_t done, total;
+    bool more = true;
+
+    while (more) {
+        if (progress_cancelled(merging->progress))
             return err_set(err, ERR_CANCELLED, "the merge was cancelled; it can be done again");
-        progress_report(merge->progress, "merge", offset, size);
-        if (!disk_map(merge->top, offset, min_u64(size - offset, 16 * CHUNK), pieces, PIECES, &count, err))
-            return false;
-        for (size_t i = 0; i < count; i++) {
-            if (pieces[i].file == own && !copy_piece(merge, offset, &pieces[i], err))
-                return false;
-            offset += pieces[i].length;
-        }
-    }
-    return true;
-}
-
-/* What was copied stays whatever comes then: an orderly end of the parent, its footer included. */
-static bool copy(struct merge *merge, struct err *err)
-{
-    struct err closing = ERR_INIT;
-    bool copied = copy_all(merge, err);
-    bool closed = disk_close(TAKE(merge->parent), &closing);
-
-    if (copied && !closed)
-        *err = closing;
-    return copied && closed;
-}
-
-static bool reparent_children(struct merge *merge, struct err *err)
-{
-    for (size_t i = 0; i < merge->options->child_count; i++) {
-        if (merge->children[i] &&
-            !vhd_reparent_open(merge->children[i], parent_of(merge)->path, err))
+        disk_merging_progress(merging, &done, &total);
+        progress_report(merging->progress, "merge", done, total);
+        if (!disk_merging_step(merging, STEP_BYTES, &more, err))
             return false;
     }
     return true;
 }
 
-bool disk_merge(const struct io *io, const char *top_path, const struct disk_merge_options *options,
+/* What was copied stays whatever comes then: an orderly end of the image, its footer included. */
+static bool copy(struct disk_merging *merging, struct err *err)
+{
+    struct err finishing = ERR_INIT;
+    bool copied = copy_all(merging, err);
+    bool finished = disk_merging_finish(merging, &finishing);
+
+    if (copied && !finished)
+        *err = finishing;
+    return copied && finished;
+}
+
+bool disk_merge(const struct io *io, const char *child_path, const struct disk_merge_options *options,
                 const struct progress *progress, struct disk_merge_result *ret_result, struct err *err)
 {
-    AUTO(merge_done) struct merge merge = {.io = io, .options = options, .progress = progress};
+    AUTO_DISK_MERGING struct disk_merging *merging = NULL;
 
-    if (!open_top(&merge, top_path, err) || !open_children(&merge, err) || !open_parent(&merge, err) ||
-        !copy(&merge, err) || !reparent_children(&merge, err))
+    if (!disk_merging_open(io, child_path, options, progress, &merging, err) || !copy(merging, err) ||
+        !disk_merging_link(merging, err))
         return false;
-    char *path = strdup(parent_of(&merge)->path);
+    const struct vhd *now = is_up(merging) ? merging->layers[merging->depth - 3]->vhd : parent_of(merging);
+    char *path = strdup(now->path);
     if (!path)
         return err_oom(err);
-    *ret_result = (struct disk_merge_result){.parent_path = path, .copied_bytes = merge.copied_bytes};
+    *ret_result = (struct disk_merge_result){.parent_path = path, .copied_bytes = merging->copy.copied_bytes};
     return true;
 }

@@ -54,6 +54,10 @@ static inline size_t disk_covered(const struct disk *disk)
 }
 
 bool disk_range_check(const struct disk *disk, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
+/* The image alone, open for writing: what its parents hold does not count. Takes vhd, also on failure. */
+bool disk_open_alone(const struct io *io, struct vhd *vhd, struct disk **ret_disk, struct err *err) MUST_CHECK;
+/* A block of the top is allocated, and its bitmap in memory: marking its sectors cannot fail then. */
+bool disk_block_ensure(struct disk *disk, uint32_t block, bool reserve, bool *ret_new, struct err *err) MUST_CHECK;
 /* Room for one more layer. */
 bool disk_reserve_layer(struct disk *disk, struct err *err) MUST_CHECK;
 void flushing_done(struct flushing *flushing);

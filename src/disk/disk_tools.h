@@ -51,23 +51,62 @@ bool disk_repair(const struct io *io, const char *path, disk_repair_fn *done, di
 bool disk_resize(const struct io *io, const char *path, uint64_t size_bytes, const struct progress *progress,
                  struct err *err) MUST_CHECK;
 
-/* The content of the differencing image at top_path goes into its parent; then each of children, images over
- * the top, gets that parent as its own. What is seen from the top, and from the children, is the same before,
- * during and after, whatever ends the merge (power, ERR_CANCELLED, ERR_NO_SPACE): it can be done again and
- * goes on. The top itself is not changed and may be removed on success, if no other image names it.
- * What cannot be known here: other images over the same parent would read wrongly.
- * Refused: a parent without a parent, unless into_base; a parent with another hard link (ERR_STATE); images
- * that somebody writes to (ERR_BUSY); a parent larger than the top (ERR_UNSUPPORTED; a smaller one is grown); a
+/* Two neighbours become one. DOWN: the child's sectors go into its parent, then those of the children, images over
+ * the child, that are named get the parent as their own; the child itself is not changed. UP: the parent's sectors
+ * that the child lacks go into the child, which then gets its parent's parent as its own; the parent is not
+ * changed. What is seen from the child, and from all above it, is the same before, during and after, whatever ends
+ * the merge (power, ERR_CANCELLED, ERR_NO_SPACE): it can be done again. What is left over may be removed on
+ * success, if no other image names it. What cannot be known here: other images over the image that is written to
+ * would read wrongly (DOWN), other images over the parent still need it (UP).
+ * Refused: a parent without a parent: DOWN unless into_base, UP always; an image to write to with another hard link
+ * (ERR_STATE); images that somebody uses (ERR_BUSY); sizes that would bring into sight what is hidden
+ * (ERR_UNSUPPORTED; a smaller parent is grown, but not if locked); a parent that is not the one at parent_path, a
  * child that names neither (ERR_MISMATCH). */
+enum disk_merge_direction { DISK_MERGE_DOWN, DISK_MERGE_UP };
+
 struct disk_merge_options {
+    enum disk_merge_direction direction;
     bool into_base;
-    const char *const *children;
+    bool locked; /* the caller's own locks keep all others from writing to any of these images, and it does not */
+    const char *parent_path;     /* what the child's parent must be; NULL: whatever it is */
+    const char *const *children; /* DOWN alone */
     size_t child_count;
 };
 struct disk_merge_result {
-    char *parent_path; /* owned */
+    char *parent_path; /* DOWN: of the image that now has both; UP: the child's parent now; owned */
     uint64_t copied_bytes;
 };
-bool disk_merge(const struct io *io, const char *top_path, const struct disk_merge_options *options,
+bool disk_merge(const struct io *io, const char *child_path, const struct disk_merge_options *options,
                 const struct progress *progress, struct disk_merge_result *ret_result,
                 struct err *err) MUST_CHECK;
+
+/* The same in pieces, for who has something else to do between them: open, step until there is no more, finish,
+ * link, close. Only close must come, and may at any time. One thread at a time. */
+struct disk_merging;
+/* options and what they point to must stay. */
+bool disk_merging_open(const struct io *io, const char *child_path, const struct disk_merge_options *options,
+                       const struct progress *progress, struct disk_merging **ret_merging,
+                       struct err *err) MUST_CHECK;
+/* Copies until budget_bytes are copied or looked at, or a little more. *ret_more false: all is copied. */
+bool disk_merging_step(struct disk_merging *merging, uint64_t budget_bytes, bool *ret_more,
+                       struct err *err) MUST_CHECK;
+/* What was copied is durable and the image whole, also if there was more to copy. No step comes behind it. */
+bool disk_merging_finish(struct disk_merging *merging, struct err *err) MUST_CHECK;
+/* The new parents, durable, when all was copied and finished. */
+bool disk_merging_link(struct disk_merging *merging, struct err *err) MUST_CHECK;
+void disk_merging_close(struct disk_merging *merging); /* accepts NULL */
+AUTO_DEFINE(auto_disk_merging_close, struct disk_merging, disk_merging_close)
+#define AUTO_DISK_MERGING AUTO(auto_disk_merging_close)
+
+/* done reaches total at the end; total is an estimate. Both count what is copied. */
+void disk_merging_progress(const struct disk_merging *merging, uint64_t *ret_done, uint64_t *ret_total);
+uint64_t disk_merging_copied_bytes(const struct disk_merging *merging); /* in fact */
+
+/* About how much each direction would copy, from the two tables and the files' sizes alone. */
+struct disk_merge_estimate {
+    uint64_t down_bytes, up_bytes;
+    bool parent_is_base; /* up is not possible, down is into a base */
+    uint64_t parent_links;
+};
+bool disk_merge_estimate(const struct io *io, const char *child_path, struct disk_merge_estimate *ret_estimate,
+                         struct err *err) MUST_CHECK;

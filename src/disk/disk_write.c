@@ -28,8 +28,7 @@ static bool check_write(const struct disk *disk, uint64_t offset, uint64_t lengt
     return disk_range_check(disk, offset, length, err);
 }
 
-/* Allocated, and its bitmap in memory: what follows cannot fail. */
-static bool ensure_block(struct disk *disk, uint32_t block, bool reserve, bool *ret_new, struct err *err)
+bool disk_block_ensure(struct disk *disk, uint32_t block, bool reserve, bool *ret_new, struct err *err)
 {
     struct layer *top = disk_top(disk);
     const uint8_t *bits;
@@ -59,7 +58,7 @@ bool disk_write_begin(struct disk *disk, uint64_t offset, uint64_t length, struc
     }
     while (length > 0 && count < max) {
         struct stretch stretch = first_stretch(top->vhd, offset, length);
-        if (!ensure_block(disk, stretch.block, /* reserve= */ true, &is_new, err))
+        if (!disk_block_ensure(disk, stretch.block, /* reserve= */ true, &is_new, err))
             return false;
         uint64_t data = vhd_data_offset(top->vhd, layer_entry(top, stretch.block));
         pieces[count++] = (struct disk_piece){.file = top->vhd->file,
@@ -133,7 +132,7 @@ static bool zero_stretch(struct disk *disk, uint64_t offset, const struct stretc
     bool whole = stretch->length == top->vhd->block_bytes;
     bool is_new;
 
-    if (!ensure_block(disk, stretch->block, /* reserve= */ !whole, &is_new, err))
+    if (!disk_block_ensure(disk, stretch->block, /* reserve= */ !whole, &is_new, err))
         return false;
     if (is_new) { /* it has zeros already */
         disk_write_end(disk, offset, stretch->length);

@@ -163,7 +163,9 @@ static bool grow(struct layer *layer, uint64_t bitmap_offset, uint64_t new_end, 
     uint64_t whole = new_end + VHD_FOOTER_BYTES;
     uint64_t reserved = reserve ? whole - bitmap_offset : layer->vhd->bitmap_bytes;
 
-    if (io_allocate(file, bitmap_offset, reserved, err) && io_truncate(file, whole, err))
+    /* Without room for the footer a full host would leave a file that has none at its end. */
+    if (io_allocate(file, bitmap_offset, reserved, err) &&
+        (reserve || io_allocate(file, new_end, VHD_FOOTER_BYTES, err)) && io_truncate(file, whole, err))
         return true;
     /* The file system may have given a part and grown the file. */
     (void)!io_truncate(file, layer->writing->end_bytes + VHD_FOOTER_BYTES, &ignored);

@@ -74,8 +74,10 @@ struct vhd {
     uint32_t block_count; /* blocks of the virtual size; the BAT has at least as many entries */
 };
 
-/* flags: IO_READ_ONLY, or IO_WRITE, which excludes all other writers from before anything is read until it is closed. Errors name the
+/* flags: IO_READ_ONLY, or IO_WRITE, which excludes all other writers from before anything is read until it is closed; with
+ * VHD_UNLOCKED it does not: who opens it has a lock elsewhere. Errors name the
  * file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_BUSY, ERR_IO. */
+#define VHD_UNLOCKED 0x100U
 bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd,
               struct err *err) MUST_CHECK;
 /* vhd_reparent() of a child that is open for writing. */

@@ -162,8 +162,8 @@ bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd 
     if (!vhd || !(vhd->path = path_absolute(path)))
         return err_oom(err);
     /* Before anything is read: what is read must stay so. */
-    if (!io_open(io, vhd->path, flags, &vhd->file, err) ||
-        ((flags & IO_WRITE) && !io_lock(vhd->file, IO_LOCK_WRITE, err)))
+    if (!io_open(io, vhd->path, flags & ~VHD_UNLOCKED, &vhd->file, err) ||
+        ((flags & IO_WRITE) && !(flags & VHD_UNLOCKED) && !io_lock(vhd->file, IO_LOCK_WRITE, err)))
         return false;
     if (!read_all(vhd, err))
         return err->code == ERR_IO ? false : err_prefix(err, "%s", vhd->path);

@@ -1,4 +1,4 @@
-/* A merge and a resize, and the power goes at every change. Behind each cut the chain opens and is sound,
+/* Merges in both directions and a resize, and the power goes at every change. Behind each cut the chain opens and is sound,
  * what is seen from above is what it was, and the tool, started again, brings it to its end.
  *
  *   test_tools_crash [SEEDS]     a seed says how each cut falls out, and where the data lies */
@@ -161,6 +161,35 @@ static bool merge_trial(uint64_t seed, uint64_t cut)
     return struck;
 }
 
+/* Upwards: the top takes what the middle has. Once it is linked to the base it is over, whoever was told so. */
+static bool merge_up(const struct io *io)
+{
+    struct disk_merge_options options = {.direction = DISK_MERGE_UP, .parent_path = "/middle.avhd"};
+    struct disk_merge_result result = {0};
+    bool ok = disk_merge(io, "/top.avhd", &options, NULL, &result, &err);
+
+    free(result.parent_path);
+    return ok;
+}
+
+static bool merge_up_trial(uint64_t seed, uint64_t cut)
+{
+    struct trial t;
+
+    trial_start(&t, seed, cut, seed % 3 == 0 ? VHD_FIXED : VHD_DYNAMIC);
+    bool done = merge_up(t.io), struck = io_failing_struck(t.failing);
+    MUST(&t, done == !struck);
+    io_memory_crash(t.memory, seed * 1000003 + cut);
+    check(&t, "/top.avhd", t.model, SIZE / 512);
+    check(&t, "/middle.avhd", t.middle, SIZE / 512);
+    MUST(&t, merge_up(io_memory_io(t.memory)) || err.code == ERR_MISMATCH);
+    check(&t, "/middle.avhd", t.middle, SIZE / 512);
+    MUST(&t, io_unlink(io_memory_io(t.memory), "/middle.avhd", &err));
+    check(&t, "/top.avhd", t.model, SIZE / 512);
+    trial_done(&t);
+    return struck;
+}
+
 /* --- resize --- */
 
 static uint64_t size_of(struct trial *t, const char *path)
@@ -240,17 +269,20 @@ static bool resize_fixed_trial(uint64_t seed, uint64_t cut)
 int main(int argc, char **argv)
 {
     uint64_t seeds = argc > 1 ? strtoull(argv[1], NULL, 10) : 12;
-    uint64_t merges = 0, resizes = 0;
+    uint64_t merges = 0, upward_merges = 0, resizes = 0;
 
     for (uint64_t seed = 0; seed < seeds; seed++) {
         for (uint64_t cut = 1; merge_trial(seed, cut); cut++)
             merges++;
+        for (uint64_t cut = 1; merge_up_trial(seed, cut); cut++)
+            upward_merges++;
         for (uint64_t cut = 1; resize_trial(seed, cut); cut++)
             resizes++;
         for (uint64_t cut = 1; resize_fixed_trial(seed, cut); cut++)
             resizes++;
     }
-    printf("%llu power cuts in merges, %llu in resizes: nothing that is seen from above has changed\n",
-           (unsigned long long)merges, (unsigned long long)resizes);
-    return merges >= seeds * 20 && resizes >= seeds * 8 ? 0 : 1;
+    printf("%llu power cuts in merges down, %llu in merges up, %llu in resizes: nothing that is seen from above has "
+           "changed\n",
+           (unsigned long long)merges, (unsigned long long)upward_merges, (unsigned long long)resizes);
+    return merges >= seeds * 20 && upward_merges >= seeds * 20 && resizes >= seeds * 8 ? 0 : 1;
 }

@@ -314,12 +314,15 @@ static uint64_t size_of_layer(const struct history *h, unsigned layer)
     return layer + 1 == h->layers ? h->size : h->sealed_size[layer];
 }
 
-static void forget_layer(struct history *h, unsigned layer)
+/* The layer was merged into its parent, or took what that had. */
+static void forget_layer(struct history *h, unsigned layer, bool up)
 {
-    AUTO_FREE char *path = layer_path(h, layer);
+    AUTO_FREE char *path = layer_path(h, up ? layer - 1 : layer);
 
     MUST(h, io_unlink(h->io, path, &err));
-    /* The parent holds now what the layer held; a parent that is the top again goes on changing. */
+    if (up)
+        h->ids[layer - 1] = h->ids[layer];
+    /* One of the two holds now what the layer held; one that is the top again goes on changing. */
     free(h->sealed[layer - 1]);
     h->layers--;
     for (unsigned i = layer; i <= h->layers; i++) {
@@ -341,12 +344,15 @@ static void merge(struct history *h)
     AUTO_FREE char *path = layer_path(h, layer);
     AUTO_FREE char *child = layer + 1 < h->layers ? layer_path(h, layer + 1) : NULL;
     const char *const children[] = {child};
-    struct disk_merge_options options = {
-        .into_base = true, .children = children, .child_count = child ? 1 : 0};
-    snprintf(h->step, sizeof h->step, "merge layer %u of %u", layer, h->layers);
+    bool up = layer > 1 && random_below(&h->random, 2) == 0;
+    struct disk_merge_options options = {.direction = up ? DISK_MERGE_UP : DISK_MERGE_DOWN,
+                                         .into_base = true,
+                                         .children = children,
+                                         .child_count = child && !up ? 1 : 0};
+    snprintf(h->step, sizeof h->step, "merge layer %u of %u %s", layer, h->layers, up ? "up" : "down");
     if (disk_merge(h->io, path, &options, NULL, &result, &err)) {
         free(result.parent_path);
-        forget_layer(h, layer);
+        forget_layer(h, layer, up);
         h->merges++;
     } else if (err.code != ERR_UNSUPPORTED || size_of_layer(h, layer) == size_of_layer(h, layer - 1)) {
         fail(h, "merge");

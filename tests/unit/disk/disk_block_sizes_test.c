@@ -137,12 +137,42 @@ static void blocks_of_any_size_are_checked_and_merged(void **state)
     }
 }
 
+/* Upwards between blocks of any two sizes: what the child lacks comes, what it has stays. */
+static void blocks_of_any_size_are_merged_upwards(void **state)
+{
+    static const uint32_t SIZES[] = {SMALLEST, 11, 14, 18, 20, 23, 25};
+    static const char *const MIDDLE = "/middle.avhd";
+    struct disk_merge_options merge = {.direction = DISK_MERGE_UP, .parent_path = MIDDLE};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(SIZES); i++) {
+        AUTO_IO_MEMORY struct io_memory *memory = io_memory_new(IO_MEMORY_PLAIN);
+        struct disk_options options = {.io = io_memory_io(memory)};
+        AUTO_DISK struct disk *disk = NULL;
+        struct disk_merge_result result = {0};
+        create(options.io, BASE, 18, disk_bytes(20), NULL);
+        create(options.io, MIDDLE, SIZES[i], 0, BASE);
+        write_runs(options.io, MIDDLE, 18, 1);
+        create(options.io, TOP, SIZES[ARRAY_SIZE(SIZES) - 1 - i], 0, MIDDLE);
+        write_runs(options.io, TOP, 17, 9);
+        OK(disk_merge(options.io, TOP, &merge, NULL, &result, &err));
+        free(result.parent_path);
+        OK(io_unlink(options.io, MIDDLE, &err));
+        OK(disk_check(options.io, TOP, no_fault, NULL, NULL, &err));
+        OK(disk_open(TOP, &options, &disk, &err));
+        assert_sector(disk, 0, 9);
+        assert_sector(disk, 1 << 17, 10);
+        assert_sector(disk, 1 << 18, 2);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_image_can_have_blocks_of_any_power_of_two),
         cmocka_unit_test(a_child_can_have_other_blocks_than_its_parent),
         cmocka_unit_test(blocks_of_any_size_are_checked_and_merged),
+        cmocka_unit_test(blocks_of_any_size_are_merged_upwards),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

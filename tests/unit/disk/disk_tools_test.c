@@ -488,6 +488,128 @@ static void a_full_host_in_a_merge_harms_neither_parent_nor_child(void **state)
     assert_clean(lab, "/d/top.avhd");
 }
 
+static bool merge_up(const struct lab *lab, const char *path, const char *parent)
+{
+    struct disk_merge_options options = {.direction = DISK_MERGE_UP, .parent_path = parent};
+    struct disk_merge_result result = {0};
+    bool ok = disk_merge(lab->io, path, &options, NULL, &result, &err);
+
+    free(result.parent_path);
+    return ok;
+}
+
+static void an_upward_merge_keeps_what_is_seen_and_frees_the_parent(void **state)
+{
+    const struct lab *lab = *state;
+
+    make_chain(lab);
+    fill(lab, "/d/a.avhd", 0, 512, 7);
+    fill(lab, "/d/a.avhd", 7 * MIB, 4096, 8); /* a block that b has not got */
+    OK(merge_up(lab, "/d/b.avhd", "/d/a.avhd"));
+    OK(io_unlink(lab->io, "/d/a.avhd", &err));
+    assert_all(lab, "/d/b.avhd", 0, 512, 7);
+    assert_all(lab, "/d/b.avhd", 512, 512, 2);
+    assert_all(lab, "/d/b.avhd", 4 * MIB - 1024, 2048, 3);
+    assert_all(lab, "/d/b.avhd", 3 * MIB, 4096, 0);
+    assert_all(lab, "/d/b.avhd", 7 * MIB, 4096, 8);
+    assert_all(lab, "/d/top.avhd", 1024, 512, 4);
+    assert_clean(lab, "/d/top.avhd");
+    assert_all(lab, "/d/base.vhd", 0, 6 * MIB, 1);
+}
+
+static void a_base_is_never_merged_upwards(void **state)
+{
+    const struct lab *lab = *state;
+
+    make_chain(lab);
+    io_failing_set(lab->failing, (struct io_fault){.calls = IO_CALLS_CHANGES});
+    REFUSED(ERR_STATE, merge_up(lab, "/d/a.avhd", NULL));
+    REFUSED(ERR_INVALID, merge_up(lab, "/d/base.vhd", NULL));
+    REFUSED(ERR_MISMATCH, merge_up(lab, "/d/b.avhd", "/d/base.vhd"));
+    assert_int_equal(io_failing_count(lab->failing), 0);
+}
+
+/* The parent ends before the child does, and hides what a larger grandparent has behind its end. */
+static void an_upward_merge_brings_nothing_into_sight(void **state)
+{
+    const struct lab *lab = *state;
+
+    create(lab, "/d/base.vhd", VHD_DYNAMIC, 8 * MIB, NULL);
+    fill(lab, "/d/base.vhd", 0, 8 * MIB, 1);
+    create(lab, "/d/a.avhd", VHD_DIFFERENCING, 4 * MIB, "/d/base.vhd");
+    create(lab, "/d/b.avhd", VHD_DIFFERENCING, 8 * MIB, "/d/a.avhd");
+    REFUSED(ERR_UNSUPPORTED, merge_up(lab, "/d/b.avhd", NULL));
+    assert_all(lab, "/d/b.avhd", 4 * MIB, 4 * MIB, 0);
+    create(lab, "/d/c.avhd", VHD_DIFFERENCING, 2 * MIB, "/d/a.avhd");
+    fill(lab, "/d/a.avhd", MIB, 2 * MIB, 2);
+    OK(merge_up(lab, "/d/c.avhd", NULL));
+    assert_all(lab, "/d/c.avhd", MIB, MIB, 2);
+    assert_all(lab, "/d/c.avhd", 0, MIB, 1);
+}
+
+static void a_full_host_in_an_upward_merge_harms_nobody(void **state)
+{
+    const struct lab *lab = *state;
+
+    make_chain(lab);
+    fill(lab, "/d/a.avhd", 2 * MIB, 6 * MIB, 3);
+    uint64_t taken = io_memory_taken_bytes(lab->memory);
+    for (uint64_t room = 0; room < 2 * MIB; room += MIB / 4) {
+        io_memory_limit(lab->memory, taken + room);
+        if (merge_up(lab, "/d/b.avhd", NULL))
+            fail_msg("it fitted into %llu", (unsigned long long)room);
+        assert_int_equal(err.code, ERR_NO_SPACE);
+        assert_clean(lab, "/d/b.avhd");
+        assert_all(lab, "/d/top.avhd", 6 * MIB, 2 * MIB, 3);
+    }
+    io_memory_limit(lab->memory, 0);
+    OK(merge_up(lab, "/d/b.avhd", NULL));
+    OK(io_unlink(lab->io, "/d/a.avhd", &err));
+    assert_all(lab, "/d/top.avhd", 6 * MIB, 2 * MIB, 3);
+    assert_clean(lab, "/d/top.avhd");
+}
+
+/* Cut into the smallest steps, and given up after any of them. */
+static void a_merge_can_be_left_after_each_step(void **state)
+{
+    const struct lab *lab = *state;
+    bool more = true;
+
+    make_chain(lab);
+    for (unsigned steps = 0; more; steps++) {
+        struct disk_merge_options options = {.direction = steps % 2 ? DISK_MERGE_UP : DISK_MERGE_DOWN};
+        AUTO_DISK_MERGING struct disk_merging *merging = NULL;
+        OK(disk_merging_open(lab->io, "/d/b.avhd", &options, NULL, &merging, &err));
+        more = true;
+        for (unsigned i = 0; i < steps && more; i++)
+            OK(disk_merging_step(merging, 1, &more, &err));
+        OK(disk_merging_finish(merging, &err));
+        if (more)
+            REFUSED(ERR_INTERNAL, disk_merging_link(merging, &err));
+        disk_merging_close(TAKE(merging));
+        assert_chain(lab, "/d/top.avhd");
+    }
+}
+
+static void an_estimate_is_near_what_is_copied(void **state)
+{
+    const struct lab *lab = *state;
+    struct disk_merge_estimate estimate;
+
+    create(lab, "/d/base.vhd", VHD_DYNAMIC, 64 * MIB, NULL);
+    create(lab, "/d/a.avhd", VHD_DIFFERENCING, 0, "/d/base.vhd");
+    fill(lab, "/d/a.avhd", 0, 32 * MIB, 2);
+    create(lab, "/d/b.avhd", VHD_DIFFERENCING, 0, "/d/a.avhd");
+    fill(lab, "/d/b.avhd", 24 * MIB, 16 * MIB, 3);
+    OK(disk_merge_estimate(lab->io, "/d/b.avhd", &estimate, &err));
+    assert_in_range(estimate.down_bytes, 16 * MIB, 17 * MIB);
+    assert_in_range(estimate.up_bytes, 24 * MIB, 25 * MIB);
+    assert_false(estimate.parent_is_base);
+    OK(disk_merge_estimate(lab->io, "/d/a.avhd", &estimate, &err));
+    assert_true(estimate.parent_is_base);
+    assert_int_equal(estimate.parent_links, 1);
+}
+
 static bool cancel_first(void *context)
 {
     return ++*(unsigned *)context == 1;
@@ -532,6 +654,12 @@ int main(void)
         TEST(a_stranger_is_no_child_and_nothing_is_changed),
         TEST(a_smaller_parent_grows_and_a_larger_one_is_refused),
         TEST(a_full_host_in_a_merge_harms_neither_parent_nor_child),
+        TEST(an_upward_merge_keeps_what_is_seen_and_frees_the_parent),
+        TEST(a_base_is_never_merged_upwards),
+        TEST(an_upward_merge_brings_nothing_into_sight),
+        TEST(a_full_host_in_an_upward_merge_harms_nobody),
+        TEST(a_merge_can_be_left_after_each_step),
+        TEST(an_estimate_is_near_what_is_copied),
         TEST(a_cancelled_merge_can_be_done_again),
     };
 
