@@ -196,7 +196,7 @@ bool child_run(const struct child *child, child_take_fn *take, void *context, co
                       .deadline_ms = limit_ms < 0 ? -1 : clock_ms() + limit_ms};
     bool ok = output_read(&run, err);
     if (!ok)
-        kill(pid, SIGKILL); /* our child, not yet waited for: the number is its own */
+        kill(child->kills_group ? -pid : pid, SIGKILL); /* our child, not yet waited for: the number is its own */
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (!ok)

@@ -16,6 +16,7 @@ struct child {
     int output_fd, error_fd; /* standard output and standard error */
     const int *fds;          /* fds[i] under the number CHILD_FIRST_FD + i; -1: none */
     size_t fd_count;
+    bool kills_group;  /* child_run() ends with it all that it has started and that is still of its session's group */
     bool dies_with_us; /* killed when the thread that starts it ends, however that comes */
 };
 

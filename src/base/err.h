@@ -28,7 +28,8 @@
     X(ERR_CANCELLED, 15, "cancelled")                                                                        \
     X(ERR_QEMU, 16, "qemu")              /* QEMU is missing, too old, refused, or ended */                   \
     X(ERR_PROTOCOL, 17, "protocol")      /* the other end of a socket broke its protocol */                  \
-    X(ERR_TIMEOUT, 18, "timeout")
+    X(ERR_TIMEOUT, 18, "timeout")                                                                            \
+    X(ERR_HOOK, 19, "hook")              /* a program of the user's, run before an operation, has stopped it */
 
 enum err_code {
 #define ERR_ENUM(code, exit_status, name) code,

@@ -1,9 +1,9 @@
 #include "cli_call.h"
 
+#include "cli_hooks.h"
 #include "cli_output.h"
 #include "cli_progress.h"
 #include "cli_text.h"
-#include "client.h"
 #include "file.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@ bool call_operation(const char *vm_name, const char *operation, json_t *argument
     struct cli_progress progress;
 
     cli_progress_begin(&progress, operation, /* is_own_work= */ false);
-    bool done = client_call(vm_name, operation, arguments, &progress.progress, ret_value, err);
+    bool done = hooks_call(vm_name, operation, arguments, &progress.progress, ret_value, err);
     cli_progress_end(&progress, done);
     return done;
 }

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-/* client_call() with a progress bar and Ctrl-C. arguments: stolen, NULL for none. */
+/* hooks_call() with a progress bar and Ctrl-C. arguments: stolen, NULL for none. */
 bool call_operation(const char *vm_name, const char *operation, json_t *arguments, json_t **ret_value,
                     struct err *err) MUST_CHECK;
 

@@ -11,6 +11,7 @@ int cmd_display(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_notes(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
+int cmd_prune(int argc, char **argv);
 int cmd_remove(int argc, char **argv);
 int cmd_rename_snapshot(int argc, char **argv);
 int cmd_resume(int argc, char **argv);

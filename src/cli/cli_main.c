@@ -25,7 +25,7 @@ static const struct cli_command COMMANDS[] = {
     {"console", cmd_console, "NAME [--json]", "connect to a VM's serial console; Ctrl-] leaves"},
     {"display", cmd_display, "NAME [--json]", "tell where a VNC viewer connects"},
     {"screenshot", cmd_screenshot, "NAME FILE.png [--json]", "save a picture of a VM's screen"},
-    {"snapshot", cmd_snapshot, "NAME [--name TEXT] [--notes TEXT] [--point-now] [--verbose] [--dry-run] [--json]",
+    {"snapshot", cmd_snapshot, "NAME [--name TEXT] [--notes TEXT] [--scheduled] [--point-now] [OPTION...]",
      "take a snapshot of a VM and print its GUID"},
     {"tree", cmd_tree, "NAME [--json]", "show a VM's snapshots as a tree, with Now in its place"},
     {"apply", cmd_apply, "NAME SNAPSHOT [--snapshot-first] [--no-start] [--disks-only] [OPTION...]",
@@ -38,6 +38,11 @@ static const struct cli_command COMMANDS[] = {
     {"settings", cmd_settings, "NAME [SNAPSHOT] [--json]", "print a VM's settings, now or at a snapshot"},
     {"delete", cmd_delete, "NAME SNAPSHOT [--subtree] [--dry-run] [--yes] [--json]",
      "delete a snapshot; nothing else changes"},
+    {"prune", cmd_prune, "NAME [--keep-last N] [--keep-hourly N] [--keep-daily N] [--keep-weekly N] [--keep-monthly N] [OPTION...]",
+     "delete old snapshots that a timer took, and no others\n"
+     "Only snapshots taken with `snapshot --scheduled` are looked at. Each rule keeps the newest snapshot of\n"
+     "its N newest hours, days, weeks or months that have one, by local time; --keep-last the N newest. What\n"
+     "no rule keeps is deleted as by `delete`, the oldest first."},
     {"check", cmd_check, "NAME [--json]", "look for damage in all files of a VM and its snapshots; nothing is changed"},
     {"cancel", cmd_cancel, "NAME [--json]", "cancel what is in progress on a VM"},
     {"disk", cmd_disk, "COMMAND ...", "work on virtual disk files, with no VM needed"},

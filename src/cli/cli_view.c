@@ -113,7 +113,7 @@ static bool hardware_add(json_t *settings, const struct config *config)
 static bool snapshot_add(json_t *settings, const struct config *config)
 {
     json_auto_t *taken = json_pack(
-        "{s:s, s:s, s:o, s:s, s:I}", "snapshot", config->snapshot.text, "state_when_taken",
+        "{s:s, s:b, s:s, s:o, s:s, s:I}", "snapshot", config->snapshot.text, "scheduled", (int)config->is_scheduled, "state_when_taken",
         config_state_name(config->state_when_taken), "qemu_version", json_from_text(config->qemu_version),
         "accel_used", config_accel_name(config->accel_used), "pause_us", (json_int_t)config->pause_us);
 

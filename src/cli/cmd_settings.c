@@ -52,6 +52,7 @@ int cmd_settings(int argc, char **argv)
     view_line("notes:", json_text(settings, "notes"));
     view_line("created:", time_local(created_ms, created));
     view_line("taken:", json_text(settings, "state_when_taken"));
+    view_line("scheduled:", json_is_true(json_object_get(settings, "scheduled")) ? "yes" : "");
     view_line("thumbnail:", json_text(settings, "thumbnail"));
     view_settings_print(settings);
     return 0;

@@ -8,12 +8,14 @@
 
 struct args {
     const char *name, *notes;
-    bool point_now, dry_run, verbose, json;
+    bool scheduled, point_now, dry_run, verbose, json;
 };
 
 static const struct cli_option OPTIONS[] = {
     {"name", CLI_TEXT, offsetof(struct args, name), "TEXT", "its name; default: the VM's name and the time"},
     {"notes", CLI_TEXT, offsetof(struct args, notes), "TEXT", "notes to keep with it"},
+    {"scheduled", CLI_FLAG, offsetof(struct args, scheduled), NULL,
+     "mark it as taken by a timer: `bough prune` may delete it"},
     {"point-now", CLI_FLAG, offsetof(struct args, point_now), NULL,
      "the memory of this moment, not of the end of the copying"},
     CLI_VERBOSE(struct args, "tell on standard error how it was taken"),
@@ -79,6 +81,7 @@ int cmd_snapshot(int argc, char **argv)
     verbose = args.verbose;
     if (!argument_text(arguments, "name", args.name, &err) ||
         !argument_text(arguments, "notes", args.notes, &err) ||
+        !argument_flag(arguments, "scheduled", args.scheduled, &err) ||
         !argument_flag(arguments, "point_now", args.point_now, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);

@@ -5,6 +5,7 @@
 #include "cli_view.h"
 #include "client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct args {
@@ -35,9 +36,10 @@ static json_t *snapshot_json(const struct tree *tree, const struct config *snaps
 {
     char created[32];
 
-    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:s, s:o, s:I, s:o}", "guid", snapshot->snapshot.text, "name",
+    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:b, s:s, s:o, s:I, s:o}", "guid", snapshot->snapshot.text, "name",
                      json_from_text(snapshot->name), "created", time_rfc3339(snapshot->created_ms, created),
                      "parent", view_guid(&snapshot->parent), "notes", json_from_text(snapshot->notes),
+                     "scheduled", (int)snapshot->is_scheduled,
                      "state_when_taken", config_state_name(snapshot->state_when_taken), "disks",
                      snapshot_disks(snapshot), "memory_bytes", (json_int_t)view_memory_bytes(tree, snapshot),
                      "thumbnail", view_thumbnail(tree, snapshot));
@@ -81,6 +83,16 @@ static uint64_t disks_bytes(const struct config *config)
     return sum;
 }
 
+/* What it was when it was taken, and whether `prune` may delete it. */
+static bool state_set(struct libscols_line *line, const struct config *snapshot)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%s%s", config_state_name(snapshot->state_when_taken),
+             snapshot->is_scheduled ? ", scheduled" : "");
+    return table_set(line, COLUMN_STATE, text);
+}
+
 static struct libscols_line *snapshot_line(struct libscols_table *table, struct libscols_line *parent,
                                            const struct tree *tree, const struct config *snapshot)
 {
@@ -89,7 +101,7 @@ static struct libscols_line *snapshot_line(struct libscols_table *table, struct 
 
     if (!line || !table_set(line, COLUMN_NAME, snapshot->name) ||
         !table_set(line, COLUMN_CREATED, time_local(snapshot->created_ms, created)) ||
-        !table_set(line, COLUMN_STATE, config_state_name(snapshot->state_when_taken)) ||
+        !state_set(line, snapshot) ||
         !size_set(line, COLUMN_DISKS, disks_bytes(snapshot)) ||
         !size_set(line, COLUMN_MEMORY, view_memory_bytes(tree, snapshot)) ||
         !table_set(line, COLUMN_ID, guid_short(snapshot->snapshot.text, id)))

@@ -106,6 +106,7 @@ struct config {
     struct guid snapshot;               /* names the file and the folder beside it */
     enum config_state state_when_taken; /* not off: <SNAPGUID>.bin and .vsv are in the snapshot's folder */
     uint64_t pause_us;                  /* STOP to RESUME, for people; 0 if taken off */
+    bool is_scheduled;                  /* taken by a timer: `prune` may delete it, and no other */
 };
 
 struct config *config_new(void);         /* all empty, notes "" ; NULL when out of memory */

@@ -188,6 +188,8 @@ static void put_snapshot(struct writer *writer, xmlNode *root, const struct conf
     put_string(writer, node, "id", config->snapshot.text);
     put_string(writer, node, "state_when_taken", config_state_name(config->state_when_taken));
     put_integer(writer, node, "pause_us", config->pause_us);
+    if (config->is_scheduled)
+        put_integer(writer, node, "scheduled", 1);
     put_images(writer, node, config);
     if (config->state_when_taken != STATE_OFF)
         put_saved(writer, put_element(writer, root, "savedstate"), config);

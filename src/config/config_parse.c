@@ -194,12 +194,15 @@ static bool read_saved(struct xml_at at, struct config *config, struct err *err)
 static bool read_snapshot(struct xml_at root, struct xml_at at, struct config *config, struct err *err)
 {
     struct xml_at saved;
+    uint64_t scheduled = 0;
 
     config->is_snapshot = true;
     if (!xml_guid(at, "id", XML_REQUIRED, &config->snapshot, err) ||
         !READ_NAME(state, at, "state_when_taken", XML_REQUIRED, &config->state_when_taken, err) ||
-        !xml_integer(at, "pause_us", XML_OPTIONAL, UINT64_MAX, &config->pause_us, err))
+        !xml_integer(at, "pause_us", XML_OPTIONAL, UINT64_MAX, &config->pause_us, err) ||
+        !xml_integer(at, "scheduled", XML_OPTIONAL, 1, &scheduled, err))
         return false;
+    config->is_scheduled = scheduled == 1;
     if (config->state_when_taken == STATE_OFF)
         return true;
     return xml_find(root, "savedstate", XML_REQUIRED, &saved, err) && read_saved(saved, config, err);

@@ -73,6 +73,7 @@ struct plan_snapshot {
     enum plan_machine machine;
     const char *name;  /* NULL: "VM - (date - time)" by local time */
     const char *notes; /* NULL: "" */
+    bool scheduled;    /* marked as a timer's: `prune` may delete it */
     /* of a machine that runs: */
     const char *qemu_version;
     enum config_accel accel_used;

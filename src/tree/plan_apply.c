@@ -14,7 +14,7 @@ struct config *build_present_again(struct build *build, const struct apply *appl
     if (!config || !config_set_string(&config->name, vm->name, err) ||
         !config_set_string(&config->notes, vm->notes, err))
         return NULL;
-    config->is_snapshot = false;
+    config->is_snapshot = config->is_scheduled = false;
     config->snapshot = (struct guid){0};
     config->state_when_taken = STATE_OFF;
     config->pause_us = 0;

@@ -54,6 +54,7 @@ struct config *build_snapshot_config(struct build *build, const struct plan_snap
         (is_live && !config_set_string(&config->qemu_version, request->qemu_version, err)))
         return NULL;
     config->is_snapshot = true;
+    config->is_scheduled = request->scheduled;
     config->snapshot = *guid;
     config->created_ms = build->source->now_ms;
     config->state_when_taken = state_taken(build->tree, request->machine);

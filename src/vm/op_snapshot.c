@@ -118,7 +118,7 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
 
     if (!vm_snapshot_request(vm, &request, err) || !args_string(args, "name", &request.name, err) ||
         !args_string(args, "notes", &request.notes, err) || !args_bool(args, "dry_run", &dry_run, err) ||
-        !args_bool(args, "point_now", &run.point_now, err))
+        !args_bool(args, "scheduled", &request.scheduled, err) || !args_bool(args, "point_now", &run.point_now, err))
         return false;
     if (run.point_now && !point_now_check(vm, request.machine, err))
         return false;

@@ -42,7 +42,7 @@ static const struct operation {
     {"save", op_save, NEEDS_MACHINE, {"dry_run"}},
     {"screenshot", op_screenshot, NEEDS_MACHINE, {"path"}},
     {"set", op_set, NEEDS_NOTHING, {"settings", "dry_run"}},
-    {"snapshot", op_snapshot, NEEDS_NOTHING, {"name", "notes", "point_now", "dry_run"}},
+    {"snapshot", op_snapshot, NEEDS_NOTHING, {"name", "notes", "scheduled", "point_now", "dry_run"}},
     {"start", op_start, MAKES_MACHINE, {"paused"}},
     {"status", op_status, NEEDS_NOTHING, {NULL}},
     {"stop", op_stop, NEEDS_NOTHING, {"force", "timeout_s"}},

@@ -101,7 +101,7 @@ def claim_tree_json_is_as_documented(home):
     assert tree["merging"] == []
     assert [(s["guid"], s["parent"]) for s in tree["snapshots"]] == [(one, None), (two, one), (three, one)], tree
     for snapshot in tree["snapshots"]:
-        assert set(snapshot) == {"guid", "name", "created", "parent", "notes", "state_when_taken", "disks",
+        assert set(snapshot) == {"guid", "name", "created", "parent", "notes", "scheduled", "state_when_taken", "disks",
                                  "memory_bytes", "thumbnail"}, snapshot
         assert RFC3339.match(snapshot["created"]), snapshot
         created = datetime.fromisoformat(snapshot["created"].replace("Z", "+00:00"))

@@ -27,7 +27,7 @@ GUID = re.compile(r"^[0-9A-F]{8}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12
 
 # Exit statuses, from the table in src/base/err.h.
 USAGE, IO, NO_SPACE, NO_MEMORY, NOT_FOUND, EXISTS, INVALID, AMBIGUOUS, CORRUPT, MISMATCH, BUSY, STATE = range(2, 14)
-UNSUPPORTED, CANCELLED, QEMU = 14, 15, 16
+UNSUPPORTED, CANCELLED, QEMU, PROTOCOL, TIMEOUT, HOOK = range(14, 20)
 
 
 class Skip(Exception):
@@ -50,7 +50,8 @@ class Home:
         self.machines.mkdir()
         self.runtime.mkdir(mode=0o700)
         self.program = os.environ.get("BOUGH", "bough")
-        self.env = dict(os.environ, BOUGH_HOME=str(self.machines), BOUGH_RUNTIME=str(self.runtime), NO_COLOR="1")
+        self.env = dict(os.environ, BOUGH_HOME=str(self.machines), BOUGH_RUNTIME=str(self.runtime), NO_COLOR="1",
+                        XDG_CONFIG_HOME=str(self.dir / "c"))
         self._consoles = []
 
     def __enter__(self):

@@ -132,5 +132,6 @@ static inline struct config *sample_snapshot(void)
     config->memory = sample_guid(4);
     config->accel_used = ACCEL_TCG;
     config->pause_us = 4711;
+    config->is_scheduled = true;
     return config;
 }

@@ -142,6 +142,7 @@ static void a_snapshot_keeps_its_part(void **state)
     assert_string_equal(again->qemu_version, "7.2.22");
     assert_int_equal(again->accel_used, ACCEL_TCG);
     assert_true(again->pause_us == 4711);
+    assert_true(again->is_scheduled);
     assert_int_equal(again->listed_count, 0);
 }
 
