@@ -13,7 +13,7 @@ struct args {
     uint64_t memory_bytes, cpus, generation;
     struct cli_list disks, nics;
     const char *cdrom, *kernel, *initrd, *append, *cpu, *machine, *display, *accel, *clock, *notes;
-    bool json;
+    bool dry_run, json;
 };
 
 static const struct cli_option OPTIONS[] = {
@@ -41,6 +41,7 @@ static const struct cli_option OPTIONS[] = {
     {"clock", CLI_TEXT, offsetof(struct args, clock), "vm|host",
      "the time that the guest sees when one goes back"},
     {"notes", CLI_TEXT, offsetof(struct args, notes), "TEXT", "notes to keep with the VM"},
+    CLI_DRY_RUN(struct args),
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
@@ -168,7 +169,8 @@ static bool arguments_fill(json_t *arguments, const char *name, const struct arg
            argument_text(arguments, "display", args->display, err) &&
            argument_text(arguments, "accel", args->accel, err) &&
            argument_text(arguments, "clock", args->clock, err) &&
-           argument_text(arguments, "notes", args->notes, err);
+           argument_text(arguments, "notes", args->notes, err) &&
+           argument_flag(arguments, "dry_run", args->dry_run, err);
 }
 
 int cmd_create(int argc, char **argv)
@@ -190,6 +192,8 @@ int cmd_create(int argc, char **argv)
         return cli_fail(operands.items[0], &err);
     if (args.json)
         return output_json(value);
+    if (args.dry_run)
+        return output_plan(json_object_get(value, "plan"));
     text_print(stdout, json_text(value, "guid"), TEXT_ONE_LINE);
     putchar('\n');
     return 0;

@@ -7,10 +7,10 @@
 #include <stdio.h>
 
 struct args {
-    bool json;
+    bool dry_run, json;
 };
 
-static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_option OPTIONS[] = {CLI_DRY_RUN(struct args), CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, 3};
 
 static int notes_print(const char *vm_name, const char *selector, bool json)
@@ -46,7 +46,8 @@ int cmd_notes(int argc, char **argv)
     if (operands.count == 2)
         return notes_print(operands.items[0], operands.items[1], args.json);
     if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
-        !argument_text(arguments, "text", operands.items[2], &err))
+        !argument_text(arguments, "text", operands.items[2], &err) ||
+        !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
     return call_and_print(operands.items[0], "notes", TAKE(arguments), args.json, NULL);
 }

@@ -2,10 +2,10 @@
 #include "cli_commands.h"
 
 struct args {
-    bool json;
+    bool dry_run, json;
 };
 
-static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
+static const struct cli_option OPTIONS[] = {CLI_DRY_RUN(struct args), CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 3, 3};
 
 int cmd_rename_snapshot(int argc, char **argv)
@@ -19,7 +19,8 @@ int cmd_rename_snapshot(int argc, char **argv)
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
     if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
-        !argument_text(arguments, "name", operands.items[2], &err))
+        !argument_text(arguments, "name", operands.items[2], &err) ||
+        !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
     return call_and_print(operands.items[0], "rename-snapshot", TAKE(arguments), args.json, NULL);
 }

@@ -2,12 +2,13 @@
 #include "cli_commands.h"
 
 struct args {
-    bool paused, json;
+    bool paused, dry_run, json;
 };
 
 static const struct cli_option OPTIONS[] = {
     {"paused", CLI_FLAG, offsetof(struct args, paused), NULL,
      "let it stand still before its first instruction"},
+    CLI_DRY_RUN(struct args),
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
@@ -22,7 +23,8 @@ int cmd_start(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!argument_flag(arguments, "paused", args.paused, &err))
+    if (!argument_flag(arguments, "paused", args.paused, &err) ||
+        !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
     return call_and_print(operands.items[0], "start", TAKE(arguments), args.json, print_state);
 }

@@ -4,7 +4,7 @@
 #define TIMEOUT_MAX_S 86400U
 
 struct args {
-    bool force, json;
+    bool force, dry_run, json;
     uint64_t timeout_s;
 };
 
@@ -12,6 +12,7 @@ static const struct cli_option OPTIONS[] = {
     {"force", CLI_FLAG, offsetof(struct args, force), NULL, "cut the power"},
     {"timeout", CLI_NUMBER, offsetof(struct args, timeout_s), "SECONDS",
      "how long to wait for the guest; default: 60"},
+    CLI_DRY_RUN(struct args),
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
@@ -21,7 +22,8 @@ static bool arguments_fill(const struct args *args, json_t *arguments, struct er
     if (args->timeout_s > 0 &&
         json_object_set_new(arguments, "timeout_s", json_integer((json_int_t)args->timeout_s)) != 0)
         return err_oom(err);
-    return argument_flag(arguments, "force", args->force, err);
+    return argument_flag(arguments, "force", args->force, err) &&
+           argument_flag(arguments, "dry_run", args->dry_run, err);
 }
 
 int cmd_stop(int argc, char **argv)

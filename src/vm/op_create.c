@@ -207,10 +207,47 @@ static bool nvram_make(const struct config *config, const char *dir, struct err 
            file_replace(&io_real, path, variables.data, variables.length, &renamed, err);
 }
 
+/* One step of a plan that is only told. */
+static void step_tell(json_t *steps, const char *step, char *taken_path, const char *from)
+{
+    AUTO_FREE char *path = taken_path;
+
+    json_array_append_new(steps, path ? json_pack("{s:s, s:s, s:s*}", "step", step, "path", path, "from", from) : NULL);
+}
+
+/* What store_create() would make of it, in its order. It makes all under a temporary name; the paths are those of the end. */
+static bool create_answer_plan(const struct config *config, const struct new_images *images, const char *dir,
+                               json_t **ret_value, struct err *err)
+{
+    const char *guid = config->guid.text, *code, *template;
+    json_t *steps = json_array();
+
+    if (!steps)
+        return err_oom(err);
+    step_tell(steps, "make-dir", strdup(dir), NULL);
+    step_tell(steps, "make-dir", string_printf("%s/Virtual Machines", dir), NULL);
+    step_tell(steps, "make-dir", string_printf("%s/Virtual Machines/%s", dir, guid), NULL);
+    step_tell(steps, "make-dir", string_printf("%s/Snapshots", dir), NULL);
+    for (size_t i = 0; i < images->count; i++)
+        step_tell(steps, "create-image", path_join(dir, images->images[i].name), NULL);
+    if (guid_is_set(&config->nvram)) {
+        if (!machine_firmware(&code, &template, err)) {
+            json_decref(steps);
+            return false;
+        }
+        step_tell(steps, "copy-file", string_printf("%s/Virtual Machines/%s/%s.nvram", dir, guid, config->nvram.text),
+                  template);
+    }
+    step_tell(steps, "create-lock", string_printf("%s/Virtual Machines/%s.lock", dir, guid), NULL);
+    step_tell(steps, "commit", string_printf("%s/Virtual Machines/%s.xml", dir, guid), NULL);
+    json_t *summary = json_sprintf("create %s", config->name);
+    return vm_answer(json_pack("{s:{s:o, s:o}}", "plan", "summary", summary, "steps", steps), ret_value, err);
+}
+
 bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err)
 {
     static const char *const KNOWN[] = {"accel", "append", "cdrom", "clock", "cpu", "cpus",
-                                        "disks", "display", "generation", "initrd", "kernel", "machine",
+                                        "disks", "display", "dry_run", "generation", "initrd", "kernel", "machine",
                                         "memory", "name", "nics", "notes", NULL};
     AUTO_CONFIG struct config *config = config_new();
     AUTO_FREE char *home = NULL;
@@ -218,10 +255,11 @@ bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err)
     AUTO_FREE char *vm_dir = NULL;
     struct create_files files = {.config = config};
     const char *name;
+    bool dry_run = false;
 
     if (!config)
         return err_oom(err);
-    if (!args_known(arguments, KNOWN, err) || !args_required(arguments, "name", &name, err) ||
+    if (!args_known(arguments, KNOWN, err) || !args_bool(arguments, "dry_run", &dry_run, err) || !args_required(arguments, "name", &name, err) ||
         !config_check_vm_name(name, err) || !store_home(&home, err))
         return err_prefix(err, "create");
     if (!(dir = path_join(home, name)))
@@ -230,10 +268,13 @@ bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err)
         return err_set(err, ERR_EXISTS, "create: %s: the name is taken", name);
     bool created = config_set_string(&config->name, name, err) &&
                    config_from_json(config, arguments, dir, &files.images, err) &&
-                   store_create(&io_real, config, create_files_make, &files, &vm_dir, err);
+                   (dry_run ? create_answer_plan(config, &files.images, dir, ret_value, err)
+                            : store_create(&io_real, config, create_files_make, &files, &vm_dir, err));
     new_images_done(&files.images);
     if (!created)
         return err_prefix(err, "create: %s", name);
+    if (dry_run)
+        return true;
     return vm_answer(json_pack("{s:s, s:s}", "guid", config->guid.text, "path", vm_dir), ret_value, err);
 }
 

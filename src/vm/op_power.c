@@ -13,18 +13,35 @@
 
 /* The saved memory is used up by a start: the settings without it are committed before the guest goes on, because old memory must
  * never meet newer disks. */
-static bool saved_state_drop(struct vm *vm, const char *what, struct err *err)
+static bool saved_state_plan(struct vm *vm, const char *what, struct plan **ret_plan, struct err *err)
 {
     AUTO_CONFIG struct config *config = config_copy(vm_config(vm));
-    AUTO_PLAN struct plan *plan = NULL;
-    struct vm_plan_run run = {0};
 
     if (!config)
         return err_oom(err);
     config->saved = (struct guid){0};
     config->memory = (struct guid){0};
     config->accel_used = ACCEL_AUTO;
-    return plan_settings(store_tree(vm->store), config, what, &plan, err) && vm_run_plan(vm, plan, &run, err);
+    return plan_settings(store_tree(vm->store), config, what, ret_plan, err);
+}
+
+static bool saved_state_drop(struct vm *vm, const char *what, struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    struct vm_plan_run run = {0};
+
+    return saved_state_plan(vm, what, &plan, err) && vm_run_plan(vm, plan, &run, err);
+}
+
+/* Of what start and stop do to files there is nothing but the end of saved memory. */
+static bool dry_answer(struct vm *vm, const char *what, bool drops_saved, json_t **ret_value, struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+
+    if (drops_saved)
+        return saved_state_plan(vm, what, &plan, err) && vm_answer_plan(plan, ret_value, err);
+    json_t *summary = json_sprintf("%s %s", what, vm_config(vm)->name);
+    return vm_answer(json_pack("{s:{s:o, s:[]}}", "plan", "summary", summary, "steps"), ret_value, err);
 }
 
 static bool saved_accel_check(const struct config *config, struct err *err)
@@ -62,16 +79,18 @@ static bool start_guest(struct vm *vm, struct guest **ret_guest, struct err *err
 bool op_start(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
               struct err *err)
 {
-    bool paused = false;
+    bool paused = false, dry_run = false;
     struct guest *guest;
     struct err ignored;
 
     (void)progress;
-    if (!args_bool(args, "paused", &paused, err))
+    if (!args_bool(args, "paused", &paused, err) || !args_bool(args, "dry_run", &dry_run, err))
         return false;
     if (vm->present)
         return err_set(err, ERR_STATE, "start: %s: the VM runs already", vm_config(vm)->name);
     bool saved = guid_is_set(&vm_config(vm)->saved);
+    if (dry_run)
+        return dry_answer(vm, "start", saved, ret_value, err);
     if (saved && vm_config(vm)->saved_state == STATE_PAUSED)
         paused = true;
     if (!start_guest(vm, &guest, err)) {
@@ -136,13 +155,16 @@ static bool stop_gently(struct vm *vm, uint64_t timeout_s, const struct progress
 bool op_stop(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
              struct err *err)
 {
-    bool force = false;
+    bool force = false, dry_run = false;
     uint64_t timeout_s = STOP_TIMEOUT_S;
 
-    if (!args_bool(args, "force", &force, err) || !args_uint(args, "timeout_s", 86400, &timeout_s, err))
+    if (!args_bool(args, "force", &force, err) || !args_bool(args, "dry_run", &dry_run, err) || !args_uint(args, "timeout_s", 86400, &timeout_s, err))
         return false;
+    bool saved = guid_is_set(&vm_config(vm)->saved);
+    if (dry_run && (force || !saved))
+        return dry_answer(vm, "stop", saved, ret_value, err);
     if (!vm->present) {
-        if (!guid_is_set(&vm_config(vm)->saved))
+        if (!saved)
             return vm_answer_state(vm, ret_value, err); /* what is asked for is so already */
         if (!force)
             return err_set(err, ERR_STATE, "stop: %s: the VM is saved; start it, or use --force to drop its "

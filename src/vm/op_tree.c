@@ -92,20 +92,25 @@ bool op_delete(struct vm *vm, const json_t *args, const struct progress *progres
     return true;
 }
 
+/* *ret_value: the plan, of a dry run; else it is left to the caller. */
 static bool text_change(struct vm *vm, const json_t *args, const char *name, const char *notes,
-                        struct guid *ret_guid, struct err *err)
+                        struct guid *ret_guid, json_t **ret_value, struct err *err)
 {
     AUTO_PLAN struct plan *plan = NULL;
     struct vm_plan_run run = {0};
     const struct config *snapshot;
     const char *selector;
+    bool dry_run = false;
 
-    if (!args_required(args, "snapshot", &selector, err) ||
+    if (!args_required(args, "snapshot", &selector, err) || !args_bool(args, "dry_run", &dry_run, err) ||
         !tree_find(store_tree(vm->store), selector, &snapshot, err))
         return false;
     struct guid guid = snapshot->snapshot;
-    if (!plan_snapshot_text(store_tree(vm->store), &guid, name, notes, &plan, err) ||
-        !vm_run_plan(vm, plan, &run, err) || !store_reload(vm->store, err))
+    if (!plan_snapshot_text(store_tree(vm->store), &guid, name, notes, &plan, err))
+        return false;
+    if (dry_run)
+        return vm_answer_plan(plan, ret_value, err);
+    if (!vm_run_plan(vm, plan, &run, err) || !store_reload(vm->store, err))
         return false;
     *ret_guid = guid;
     return true;
@@ -116,12 +121,13 @@ bool op_rename_snapshot(struct vm *vm, const json_t *args, const struct progress
 {
     const char *name;
     struct guid guid;
+    json_t *plan = NULL;
 
     (void)progress;
     if (!args_required(args, "name", &name, err) || !config_check_snapshot_name(name, err) ||
-        !text_change(vm, args, name, /* notes= */ NULL, &guid, err))
+        !text_change(vm, args, name, /* notes= */ NULL, &guid, &plan, err))
         return err_prefix(err, "rename-snapshot: %s", vm_config(vm)->name);
-    return vm_answer(json_pack("{s:s, s:s}", "guid", guid.text, "name", name), ret_value, err);
+    return vm_answer(plan ? plan : json_pack("{s:s, s:s}", "guid", guid.text, "name", name), ret_value, err);
 }
 
 bool op_notes(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
@@ -129,10 +135,11 @@ bool op_notes(struct vm *vm, const json_t *args, const struct progress *progress
 {
     const char *text;
     struct guid guid;
+    json_t *plan = NULL;
 
     (void)progress;
     if (!args_required(args, "text", &text, err) ||
-        !text_change(vm, args, /* name= */ NULL, text, &guid, err))
+        !text_change(vm, args, /* name= */ NULL, text, &guid, &plan, err))
         return err_prefix(err, "notes: %s", vm_config(vm)->name);
-    return vm_answer(json_pack("{s:s, s:s}", "guid", guid.text, "notes", text), ret_value, err);
+    return vm_answer(plan ? plan : json_pack("{s:s, s:s}", "guid", guid.text, "notes", text), ret_value, err);
 }

@@ -33,19 +33,19 @@ static const struct operation {
     {"console", op_console, NEEDS_MACHINE, {NULL}},
     {"delete", op_delete, NEEDS_NOTHING, {"snapshot", "subtree", "dry_run"}},
     {"display", op_display, NEEDS_MACHINE, {NULL}},
-    {"notes", op_notes, NEEDS_NOTHING, {"snapshot", "text"}},
+    {"notes", op_notes, NEEDS_NOTHING, {"snapshot", "text", "dry_run"}},
     {"pause", op_pause, NEEDS_MACHINE, {NULL}},
     {"remove", op_remove, NEEDS_NOTHING, {NULL}},
-    {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name"}},
+    {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name", "dry_run"}},
     {"resume", op_resume, NEEDS_MACHINE, {NULL}},
     {"revert", op_revert, MAY_MAKE_MACHINE, {"no_start", "disks_only", "verify", "snapshot_first", "dry_run"}},
     {"save", op_save, NEEDS_MACHINE, {"dry_run"}},
     {"screenshot", op_screenshot, NEEDS_MACHINE, {"path"}},
     {"set", op_set, NEEDS_NOTHING, {"settings", "dry_run"}},
     {"snapshot", op_snapshot, NEEDS_NOTHING, {"name", "notes", "scheduled", "point_now", "dry_run"}},
-    {"start", op_start, MAKES_MACHINE, {"paused"}},
+    {"start", op_start, MAKES_MACHINE, {"paused", "dry_run"}},
     {"status", op_status, NEEDS_NOTHING, {NULL}},
-    {"stop", op_stop, NEEDS_NOTHING, {"force", "timeout_s"}},
+    {"stop", op_stop, NEEDS_NOTHING, {"force", "timeout_s", "dry_run"}},
 };
 
 static const struct operation *operation_find(const char *name)
@@ -302,7 +302,7 @@ bool vm_needs_worker(struct vm *vm, const char *operation, const json_t *argumen
 
     if (!found)
         return false;
-    return found->needs == MAKES_MACHINE ||
+    return (found->needs == MAKES_MACHINE && !json_is_true(json_object_get(arguments, "dry_run"))) ||
            (found->needs == MAY_MAKE_MACHINE && ends_with_memory(vm, found, arguments));
 }
 

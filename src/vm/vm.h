@@ -11,7 +11,7 @@ struct vm;
 
 /* Makes a VM in the home. arguments: {"name", "memory": bytes, "cpus", "generation": 1|2, "disks": [{"size": bytes} or
  * {"path": file, "bus"?, "size"?}], "cdrom"?: path, "kernel"?, "initrd"?, "append"?, "nics": [{"kind", "target"?, "forwards"?:
- * ["tcp:2222:22"]}], "display", "accel", "clock"?, "notes"?}; all but name optional. *ret_value: {"guid", "path"}. */
+ * ["tcp:2222:22"]}], "display", "accel", "clock"?, "notes"?, "dry_run"?}; all but name optional. *ret_value: {"guid", "path"}; of a dry run a plan. */
 bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err) MUST_CHECK;
 
 /* Looks for damage in every file of the VM in that folder, also one that vm_open() refuses, and changes nothing. The VM may run: what
