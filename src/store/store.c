@@ -26,11 +26,11 @@ bool store_is_uncertain(const struct store *store)
     return store->is_uncertain;
 }
 
-static bool reload(struct store *store, const struct tree *known, struct err *err)
+static bool reload(struct store *store, const struct tree *known, const struct plan *plan, struct err *err)
 {
     struct tree *tree;
 
-    if (!load_tree(store->io, store->vm_dir, &store->guid, known, &tree, err))
+    if (!load_tree(store->io, store->vm_dir, &store->guid, known, plan, &tree, err))
         return false;
     tree_free(store->tree);
     store->tree = tree;
@@ -40,12 +40,12 @@ static bool reload(struct store *store, const struct tree *known, struct err *er
 
 bool store_reload(struct store *store, struct err *err)
 {
-    return reload(store, /* known= */ NULL, err);
+    return reload(store, /* known= */ NULL, /* plan= */ NULL, err);
 }
 
-bool reload_listed(struct store *store, struct err *err)
+bool reload_listed(struct store *store, const struct plan *plan, struct err *err)
 {
-    return reload(store, store->tree, err);
+    return reload(store, store->tree, plan, err);
 }
 
 /* With both locks there is nobody who could be using what looks like garbage. */

@@ -75,6 +75,8 @@ struct store_machine {
     /* A plan failed behind a commit that is not its last: has nothing been done with what that commit names, so that
      * the VM's file of before can be written back? Asked before `abort`. NULL: never. */
     bool (*may_go_back)(void *context);
+    /* Steps about files that it does itself, with `step`, because it has those files open. NULL: none. */
+    bool (*takes)(void *context, const struct step *step);
     void *context;
 };
 /* Runs the steps in order. After a failure before the (next) commit: a commit that may be taken back is (if its file
@@ -100,3 +102,28 @@ bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan
 bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
                   struct err *err) MUST_CHECK;
 void store_layers_free(struct plan_layer *layers, size_t count);
+
+/* --- merging --- */
+/* What plan_mergings() finds in a VM's files. Read it again when somebody else may have changed them. */
+struct store_merges {
+    struct plan_merging *mergings; /* owned, as is all that is below; what they name is the layers' */
+    size_t count;
+    struct plan_layer *layers; /* as of now; strings are those of: */
+    size_t layer_count;
+    struct plan_layer *read_layers;
+    size_t read_count;
+    char **users; /* store_list()'s */
+    enum plan_machine machine;
+    bool into_base;
+};
+/* Looks first whether there can be any, by the names in the layers' folder and the lowest image of each disk: then alone all images
+ * are opened, and where a merge would write to a base, the other VMs' too. machine: what it is now. into_base: see struct plan_merge. */
+bool store_merges_read(const struct io *io, const struct tree *tree, enum plan_machine machine, bool into_base,
+                       struct store_merges *ret_merges, struct err *err) MUST_CHECK;
+/* The plan of one of them. */
+bool store_merges_plan(const struct store_merges *merges, const struct tree *tree, const struct plan_merging *merging,
+                       struct plan **ret_plan, struct err *err) MUST_CHECK;
+/* One of them was done: what is left. tree: as it is now. */
+bool store_merges_next(struct store_merges *merges, const struct tree *tree, const struct plan_merging *merged,
+                       struct err *err) MUST_CHECK;
+void store_merges_done(struct store_merges *merges);

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* What is known of the file of that identity; NULL if nothing. */
 static struct chain_file *chain_find(const struct chains *chains, uint64_t device, uint64_t inode)
@@ -59,6 +60,28 @@ static bool add_named(const struct io *io, const struct config *config, struct c
     return true;
 }
 
+/* Is there no room in the file for a block? That it is empty is another matter. */
+static bool may_be_empty(const struct vhd *image)
+{
+    return image->type == VHD_DIFFERENCING && image->file_bytes < vhd_bat_file_bytes(image) + image->block_bytes;
+}
+
+static bool note_image(struct chain_file *file, const struct vhd *image, struct err *err)
+{
+    struct io_stat stat;
+
+    if (!io_stat_file(image->file, &stat, err))
+        return false;
+    file->is_followed = true;
+    file->size_bytes = image->size_bytes;
+    file->allocated_bytes = stat.allocated_bytes;
+    file->is_linked = stat.links > 1;
+    file->may_be_empty = may_be_empty(image);
+    file->has_moved = image->footer.data_offset != VHD_FOOTER_BYTES;
+    vhd_id_format(image->footer.id, file->id);
+    return true;
+}
+
 /* The parent of image, which is files[index]; *ret_parent NULL: there is none, or it was followed before. */
 static bool follow_one(struct chains *chains, size_t index, const struct vhd *image, struct vhd **ret_parent,
                        size_t *ret_index, struct err *err)
@@ -66,7 +89,8 @@ static bool follow_one(struct chains *chains, size_t index, const struct vhd *im
     AUTO_VHD struct vhd *parent = NULL;
 
     *ret_parent = NULL;
-    chains->files[index].is_followed = true;
+    if (!note_image(&chains->files[index], image, err))
+        return false;
     if (image->type != VHD_DIFFERENCING)
         return true;
     if (!vhd_open_parent(image, &parent, err))
@@ -106,20 +130,35 @@ static bool follow(const struct io *io, struct chains *chains, size_t index, str
     return true;
 }
 
+bool chains_add(const struct io *io, const struct tree *tree, struct chains *chains, struct err *err)
+{
+    bool ok = add_named(io, tree->vm, chains, err);
+
+    for (size_t i = 0; ok && i < tree->snapshot_count; i++)
+        ok = add_named(io, tree->snapshots[i], chains, err);
+    for (size_t i = 0, named = chains->count; ok && i < named; i++)
+        ok = follow(io, chains, i, err);
+    return ok;
+}
+
 bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains, struct err *err)
 {
     struct chains chains = {0};
-    bool ok = add_named(io, tree->vm, &chains, err);
 
-    for (size_t i = 0; ok && i < tree->snapshot_count; i++)
-        ok = add_named(io, tree->snapshots[i], &chains, err);
-    for (size_t i = 0, named = chains.count; ok && i < named; i++)
-        ok = follow(io, &chains, i, err);
-    if (ok)
-        *ret_chains = chains;
-    else
+    if (!chains_add(io, tree, &chains, err)) {
         chains_done(&chains);
-    return ok;
+        return false;
+    }
+    *ret_chains = chains;
+    return true;
+}
+
+/* The seam follows links; where there is no such file on the host it is a test's. */
+static bool is_symbolic_link(const char *path)
+{
+    struct stat stat;
+
+    return lstat(path, &stat) == 0 && S_ISLNK(stat.st_mode);
 }
 
 void store_layers_free(struct plan_layer *layers, size_t count)
@@ -148,9 +187,17 @@ bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan
         chains_done(&chains);
         return err_oom(err);
     }
-    for (size_t i = 0; i < chains.count; i++)
-        layers[i] =
-            (struct plan_layer){.path = TAKE(chains.files[i].path), .parent = TAKE(chains.files[i].parent)};
+    for (size_t i = 0; i < chains.count; i++) {
+        struct chain_file *file = &chains.files[i];
+        layers[i] = (struct plan_layer){.path = TAKE(file->path),
+                                        .parent = TAKE(file->parent),
+                                        .size_bytes = file->size_bytes,
+                                        .allocated_bytes = file->allocated_bytes,
+                                        .is_linked = file->is_linked,
+                                        .may_be_empty = file->may_be_empty};
+        layers[i].is_elsewhere = is_symbolic_link(layers[i].path);
+        memcpy(layers[i].id, file->id, sizeof layers[i].id);
+    }
     *ret_layers = layers;
     *ret_count = chains.count;
     chains_done(&chains);

@@ -97,10 +97,21 @@ static void snapshots_free(struct config **snapshots, size_t count)
     free(snapshots);
 }
 
-static bool load_listed(const struct io *io, const char *vm_dir, const struct guid *guid,
-                        const struct tree *known, struct config **ret_snapshot, struct err *err)
+/* guid NULL: any. */
+static bool is_written_by(const struct plan *plan, const struct guid *guid)
 {
-    const struct config *have = known ? tree_by_guid(known, guid) : NULL;
+    for (size_t i = 0; plan && i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->kind == STEP_WRITE_CONFIG && (!guid || guid_equal(&step->config->snapshot, guid)))
+            return true;
+    }
+    return false;
+}
+
+static bool load_listed(const struct io *io, const char *vm_dir, const struct guid *guid, const struct tree *known,
+                        const struct plan *plan, struct config **ret_snapshot, struct err *err)
+{
+    const struct config *have = known && !is_written_by(plan, guid) ? tree_by_guid(known, guid) : NULL;
 
     if (!have)
         return load_snapshot(io, vm_dir, guid, ret_snapshot, err);
@@ -112,7 +123,7 @@ static bool load_listed(const struct io *io, const char *vm_dir, const struct gu
 }
 
 bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, const struct tree *known,
-               struct tree **ret_tree, struct err *err)
+               const struct plan *plan, struct tree **ret_tree, struct err *err)
 {
     AUTO_CONFIG struct config *vm = NULL;
 
@@ -123,8 +134,10 @@ bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid,
     if (!snapshots)
         return err_oom(err);
     bool ok = true;
+    if (!is_written_by(plan, NULL))
+        plan = NULL;
     for (size_t i = 0; ok && i < count; i++)
-        ok = load_listed(io, vm_dir, &vm->listed[i].guid, known, &snapshots[i], err);
+        ok = load_listed(io, vm_dir, &vm->listed[i].guid, known, plan, &snapshots[i], err);
     if (!ok || !tree_new(vm_dir, vm, snapshots, count, ret_tree, err)) {
         snapshots_free(snapshots, count);
         return false;
@@ -159,7 +172,7 @@ static bool read_once(const struct io *io, const char *vm_dir, bool *ret_again, 
         return err_oom(err);
     if (!file_read_all(io, xml_path, CONFIG_XML_MAX_BYTES, &before, err))
         return false;
-    if (load_tree(io, vm_dir, &guid, /* known= */ NULL, ret_tree, err))
+    if (load_tree(io, vm_dir, &guid, /* known= */ NULL, /* plan= */ NULL, ret_tree, err))
         return true;
     *ret_again = has_changed(io, xml_path, &before);
     return false;

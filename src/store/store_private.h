@@ -27,16 +27,16 @@ bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what,
 bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct err *err) MUST_CHECK;
 
 /* --- store.c --- */
-/* As store_reload(), but reads of the snapshots only those that were not known: under our lock nobody else
- * writes. */
-bool reload_listed(struct store *store, struct err *err) MUST_CHECK;
+/* As store_reload(), but reads of the snapshots only those that were not known and that the plan did not write: under our lock
+ * nobody else writes. */
+bool reload_listed(struct store *store, const struct plan *plan, struct err *err) MUST_CHECK;
 
 /* --- store_load.c --- */
 /* The VM's GUID from the name of its file. ERR_NOT_FOUND: no VM here; ERR_CORRUPT: two. */
 bool load_guid(const struct io *io, const char *vm_dir, struct guid *ret_guid, struct err *err) MUST_CHECK;
-/* known (may be NULL): snapshots that it holds are taken from it, not read. */
+/* known (may be NULL): snapshots that it holds are taken from it, not read, but for those that the plan (may be NULL) writes. */
 bool load_tree(const struct io *io, const char *vm_dir, const struct guid *guid, const struct tree *known,
-               struct tree **ret_tree, struct err *err) MUST_CHECK;
+               const struct plan *plan, struct tree **ret_tree, struct err *err) MUST_CHECK;
 /* One file of settings, which is the one that its name says. */
 bool load_vm(const struct io *io, const char *vm_dir, const struct guid *guid, struct config **ret_vm,
              struct err *err) MUST_CHECK;
@@ -46,8 +46,13 @@ bool load_snapshot(const struct io *io, const char *vm_dir, const struct guid *g
 bool name_parse(const char *name, const char *end, struct guid *ret_guid);
 
 /* --- store_steps.c --- */
-/* A step that is about files. *ret_uncertain: a rename was done and its folder could not be synced. */
-bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err) MUST_CHECK;
+/* A step that is about files. *ret_uncertain: a rename was done and its folder could not be synced. progress: of
+ * STEP_MERGE_DATA. */
+bool step_do(struct store *store, const struct step *step, const struct progress *progress, bool *ret_uncertain,
+             struct err *err) MUST_CHECK;
+
+/* --- store_merge.c --- */
+bool merge_data(const struct io *io, const struct step *step, const struct progress *progress, struct err *err) MUST_CHECK;
 
 /* --- store_sweep.c --- */
 /* What the steps up to and with index have made and the tree does not name. Never fails: what stays is
@@ -61,7 +66,11 @@ struct chain_file {
     char *path;   /* owned */
     char *parent; /* the path of another one; owned, NULL at a base */
     uint64_t device, inode;
-    bool is_followed; /* parent is known */
+    bool is_followed; /* parent is known, and what follows: */
+    bool is_linked, may_be_empty;
+    bool has_moved; /* its header has: it was given another parent, or size, once */
+    uint64_t size_bytes, allocated_bytes;
+    char id[33];
 };
 
 struct chains {
@@ -72,4 +81,6 @@ struct chains {
 /* Every image of the chains of the VM and the listed snapshots, each file once. */
 bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains,
                  struct err *err) MUST_CHECK;
+/* The same behind what is in chains already, which the caller ends in any case: an error leaves what could be followed. */
+bool chains_add(const struct io *io, const struct tree *tree, struct chains *chains, struct err *err) MUST_CHECK;
 void chains_done(struct chains *chains);

@@ -33,16 +33,21 @@ static size_t behind_last_commit(const struct plan *plan)
     return plan->step_count;
 }
 
+static bool is_machines(const struct store_machine *machine, const struct step *step)
+{
+    return machine && (needs_machine(step->kind) || (machine->takes && machine->takes(machine->context, step)));
+}
+
 static bool do_step(struct store *store, struct plan *plan, size_t index, const struct store_machine *machine,
-                    bool *ret_uncertain, struct err *err)
+                    const struct progress *progress, bool *ret_uncertain, struct err *err)
 {
     const struct step *step = &plan->steps[index];
 
     log_debug("%s: %s %s", plan->summary, step_name(step->kind), step->path ? step->path : "");
     *ret_uncertain = false;
-    if (machine && needs_machine(step->kind))
+    if (is_machines(machine, step))
         return machine->step(machine->context, plan, index, err);
-    return step_do(store, step, ret_uncertain, err);
+    return step_do(store, step, progress, ret_uncertain, err);
 }
 
 /* What has been committed stays so, whether or not it can be read. */
@@ -61,7 +66,7 @@ static bool take_back(struct store *store, const char *path, struct config *befo
     struct step step = {.kind = STEP_COMMIT, .path = (char *)(uintptr_t)path, .config = before};
     struct err err;
 
-    if (step_do(store, &step, ret_uncertain, &err))
+    if (step_do(store, &step, /* progress= */ NULL, ret_uncertain, &err))
         return true;
     log_debug("%s: cannot be taken back: %s", path, err.text);
     return false;
@@ -76,6 +81,17 @@ static void go_back(struct store *store, const struct committed *committed, cons
         return;
     if (take_back(store, committed->path, committed->before, is_uncertain))
         reload(store);
+}
+
+/* Does it write a snapshot anew that we know? */
+static bool rewrites_listed(const struct store *store, const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->kind == STEP_WRITE_CONFIG && tree_by_guid(store->tree, &step->config->snapshot))
+            return true;
+    }
+    return false;
 }
 
 static void run_failed(struct store *store, const struct plan *plan, size_t index, const struct committed *committed,
@@ -94,6 +110,8 @@ static void run_failed(struct store *store, const struct plan *plan, size_t inde
         store->is_uncertain = true;
         reload(store);
     }
+    if (rewrites_listed(store, plan))
+        reload(store);
     if (machine && machine->abort)
         machine->abort(machine->context, plan, index);
     if (!is_uncertain && !store->is_stale)
@@ -105,16 +123,8 @@ static void reload_behind_commit(struct store *store, const struct plan *plan)
 {
     struct err err;
 
-    for (size_t i = 0; i < plan->step_count; i++) {
-        const struct step *step = &plan->steps[i];
-        if (step->kind == STEP_WRITE_CONFIG && tree_by_guid(store->tree, &step->config->snapshot)) {
-            reload(store); /* a snapshot that we know has been written anew */
-            return;
-        }
-    }
-    if (!store->is_stale && reload_listed(store, &err))
-        return;
-    reload(store);
+    if (store->is_stale || !reload_listed(store, plan, &err))
+        reload(store);
 }
 
 static bool run_to_commit(struct store *store, struct plan *plan, size_t end,
@@ -128,7 +138,7 @@ static bool run_to_commit(struct store *store, struct plan *plan, size_t end,
         AUTO_CONFIG struct config *before =
             plan->steps[i].kind == STEP_COMMIT && i + 1 < end ? config_copy(store->tree->vm) : NULL;
         bool ok = progress_cancelled(progress) ? err_set(err, ERR_CANCELLED, "%s: cancelled", plan->summary)
-                                               : do_step(store, plan, i, machine, &is_uncertain, err);
+                                               : do_step(store, plan, i, machine, progress, &is_uncertain, err);
         if (!ok) {
             run_failed(store, plan, i, &committed, machine, is_uncertain);
             return false;
@@ -153,7 +163,7 @@ static bool run_behind(struct store *store, struct plan *plan, size_t start,
     for (size_t i = start; i < plan->step_count; i++) {
         struct err step_err;
         bool is_uncertain;
-        if (do_step(store, plan, i, machine, &is_uncertain, &step_err))
+        if (do_step(store, plan, i, machine, /* progress= */ NULL, &is_uncertain, &step_err))
             continue;
         log_debug("%s: %s: %s", plan->summary, step_name(plan->steps[i].kind), step_err.text);
         if (ok && needs_machine(plan->steps[i].kind)) {
@@ -179,7 +189,8 @@ bool store_run(struct store *store, struct plan *plan, const struct store_machin
     if (!run_to_commit(store, plan, end, machine, progress, err) ||
         !run_behind(store, plan, end, machine, err))
         return false;
-    if ((!has_commit || store->is_stale) && !store_reload(store, err)) {
+    bool is_read = store->is_stale ? store_reload(store, err) : has_commit || reload_listed(store, plan, err);
+    if (!is_read) {
         store->is_stale = true;
         return err_prefix(err, "%s: done, but cannot be read again", plan->summary);
     }

@@ -113,7 +113,16 @@ static bool remove_file(const struct io *io, const char *path, struct err *err)
     return io_unlink(io, path, err) || err->code == ERR_NOT_FOUND;
 }
 
-bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err)
+/* Of one whose changes somebody else may have left in the system's memory. */
+static bool sync_file(const struct io *io, const char *path, struct err *err)
+{
+    AUTO_IO struct io_file *file = NULL;
+
+    return io_open(io, path, IO_READ_ONLY, &file, err) && io_sync(file, err);
+}
+
+bool step_do(struct store *store, const struct step *step, const struct progress *progress, bool *ret_uncertain,
+             struct err *err)
 {
     const struct io *io = store->io;
     bool renamed;
@@ -132,6 +141,16 @@ bool step_do(struct store *store, const struct step *step, bool *ret_uncertain, 
         return note_images(io, step, err) && write_config(store, step, &renamed, err);
     case STEP_SYNC_DIR:
         return io_sync_dir(io, step->path, err);
+    case STEP_SYNC_FILE:
+        return sync_file(io, step->path, err);
+    case STEP_MERGE_DATA:
+        return merge_data(io, step, progress, err);
+    case STEP_EMPTY_LAYER:
+        return vhd_empty(io, step->path, err);
+    case STEP_CHECK_EMPTY:
+        return vhd_check_empty(io, step->path, err);
+    case STEP_REPARENT:
+        return vhd_reparent(io, step->path, step->from, err);
     case STEP_COMMIT:
         return commit(store, step, ret_uncertain, err);
     case STEP_REMOVE_FILE:

@@ -245,6 +245,19 @@ static bool layer_candidates(struct store *store, const char *dir, struct names 
     return true;
 }
 
+/* Who died while it gave an image another parent may have left that in the system's memory: after a power cut the image would have its
+ * old parent again, and miss it. */
+static bool sync_moved(const struct io *io, const struct chains *chains, struct err *err)
+{
+    for (size_t i = 0; i < chains->count; i++) {
+        AUTO_IO struct io_file *file = NULL;
+        if (chains->files[i].has_moved &&
+            (!io_open(io, chains->files[i].path, IO_READ_ONLY, &file, err) || !io_sync(file, err)))
+            return false;
+    }
+    return true;
+}
+
 static bool sweep_layers(struct store *store, struct err *err)
 {
     AUTO_FREE char *dir = tree_layers_dir(store->tree);
@@ -261,7 +274,10 @@ static bool sweep_layers(struct store *store, struct err *err)
             log_warning("%s: unneeded disks, if any, stay: %s", store->tree->vm->name, chain_err.text);
             return true;
         }
-        sweep_candidates(store, &candidates, &chains);
+        if (sync_moved(store->io, &chains, &chain_err))
+            sweep_candidates(store, &candidates, &chains);
+        else
+            log_warning("%s: unneeded disks stay: %s", store->tree->vm->name, chain_err.text);
         chains_done(&chains);
     }
     remove_if_empty(store->io, dir);
@@ -271,13 +287,15 @@ static bool sweep_layers(struct store *store, struct err *err)
 bool store_recover(struct store *store, struct err *err)
 {
     AUTO_FREE char *dir = path_join(store->vm_dir, VM_FOLDER);
+    AUTO_FREE char *snapshots_dir = path_join(store->vm_dir, SNAPSHOTS_FOLDER);
     struct err sync_err;
 
-    if (!dir)
+    if (!dir || !snapshots_dir)
         return err_oom(err);
-    /* The VM's file may be there by a rename that no sync has made certain: after a power cut the one before
+    /* The VM's file, or a snapshot's, may be there by a rename that no sync has made certain: after a power cut the one before
      * it would be back, and miss what is removed here. */
-    if (!io_sync_dir(store->io, dir, &sync_err)) {
+    if (!io_sync_dir(store->io, dir, &sync_err) ||
+        (!io_sync_dir(store->io, snapshots_dir, &sync_err) && sync_err.code != ERR_NOT_FOUND)) {
         log_warning("%s: nothing is cleaned up: %s", store->tree->vm->name, sync_err.text);
         return true;
     }

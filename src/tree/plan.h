@@ -15,7 +15,13 @@ enum step_kind {
     STEP_COPY_FILE,    /* path: a durable copy of from, of its own: it will be written */
     STEP_WRITE_CONFIG, /* path: config as XML, replaced atomically and durable */
     STEP_SYNC_DIR,     /* path */
+    STEP_SYNC_FILE,    /* path: whoever was cut off may have left what he wrote to it in the system's memory */
     STEP_COMMIT,       /* path: the VM's XML becomes config */
+    STEP_MERGE_DATA,   /* what the image path has and its parent `from` has not goes to from (direction MERGE_UP: the other way),
+                          durable; no parent is changed. Begun again it goes on */
+    STEP_EMPTY_LAYER,  /* path: nothing of what it has itself is needed, its parent has it too */
+    STEP_CHECK_EMPTY,  /* path: has nothing of its own, or the plan ends */
+    STEP_REPARENT,     /* path: from becomes its parent, durable, at once or not at all */
     STEP_REMOVE_FILE,  /* path; fine if it is gone */
     STEP_REMOVE_DIR,   /* path with the files of ours in it; fine if it is gone, stays if it holds others */
     /* Steps of a machine that runs: the executor hands them to its caller. */
@@ -33,15 +39,19 @@ enum step_kind {
     STEP_RUN_TARGET,   /* the target takes the present's place and goes on (state: running or paused) */
 };
 
+/* Where the sectors of two neighbours go: into the parent, or into the child. */
+enum merge_direction { MERGE_DOWN, MERGE_UP };
+
 const char *step_name(enum step_kind kind); /* "make-dir", ... for JSON and people */
 
 struct step {
     enum step_kind kind;
     char *path;              /* absolute; NULL where the kind has none */
-    char *from;              /* STEP_SHARE_FILE, STEP_COPY_FILE, STEP_SAVE_MEMORY: source; STEP_CREATE_LAYER:
-                                parent image */
+    char *from;              /* STEP_SHARE_FILE, STEP_COPY_FILE, STEP_SAVE_MEMORY: source; STEP_CREATE_LAYER,
+                                STEP_MERGE_DATA, STEP_REPARENT: parent image */
     struct config *config;   /* owned by the step; NULL where the kind has none */
     enum config_state state; /* STEP_RUN_TARGET, STEP_SAVE_MEMORY: what the machine is to be afterwards */
+    enum merge_direction direction; /* STEP_MERGE_DATA */
 };
 
 struct plan {
@@ -90,9 +100,16 @@ bool plan_snapshot(const struct tree *tree, const struct plan_source *source,
                    struct err *err) MUST_CHECK;
 
 /* Every layer of the VM's and all snapshots' chains, with what lies under it: the planner does no I/O
- * (store_layers()). */
+ * (store_layers()). What stands behind the parent is for merging alone. */
 struct plan_layer {
     const char *path, *parent; /* absolute; parent NULL at the base */
+    uint64_t size_bytes;       /* as a guest sees it */
+    uint64_t allocated_bytes;  /* of the file system */
+    char id[33];               /* its unique id, 32 hexadecimal digits */
+    bool is_linked;            /* the file has another name */
+    bool is_elsewhere;         /* the path is a symbolic link: the file may lie outside the VM's folder */
+    bool may_be_empty;         /* its file is too small for anything of its own */
+    const char *user;          /* another VM one of whose chains goes through it, NULL: none is known; borrowed */
 };
 
 struct plan_apply {
@@ -123,8 +140,8 @@ bool plan_apply_first(const struct tree *tree, const struct plan_source *source,
                       struct guid *ret_first, struct err *err) MUST_CHECK;
 
 /* Takes the point away: commit without it, its XML and saved state removed, layers that nothing needs removed
- * upward; children and the VM now descend from its parent. Layers still needed stay (merging is a later
- * step). subtree: all that descend from it too. The VM's own chain always stays. */
+ * upward; children and the VM now descend from its parent. Layers still needed stay (merging is plans of its
+ * own). subtree: all that descend from it too. The VM's own chain always stays. */
 bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subtree,
                  const struct plan_layer *layers, size_t layer_count, struct plan **ret_plan,
                  struct err *err) MUST_CHECK;
@@ -146,3 +163,61 @@ struct plan_save {
 };
 bool plan_save(const struct tree *tree, const struct plan_source *source, const struct plan_save *request,
                struct plan **ret_plan, struct err *err) MUST_CHECK;
+
+/* --- merging ---
+ * An image is a point if a listed snapshot names it, or the VM. One that is none (the parent) and that one other lies over (the
+ * child) is merged with it; with more over it, it stays until one of them goes. Which merges are pending follows from files
+ * and settings alone, so that whoever was cut off at any step finds his merge again. Each step leaves all that is seen as it was:
+ *
+ *   DOWN  the child's sectors go into the parent, which nobody looks at but through the child, where they are hidden by the
+ *         same ones; then all that named the child names the parent: a snapshot's file by its own rename, images over the child
+ *         by a new parent, the VM by the commit. With one image done and another not, the parent would have two over it, and nobody
+ *         could tell that it holds the child: so the child is emptied first. An image that is empty and no point is taken
+ *         out of its chains (parent: what lies under it), whatever lies over it.
+ *   UP    the sectors of the parent that the child lacks go into the child, which then gets the parent's parent.
+ */
+enum merge_kept {
+    MERGE_NOT_KEPT,
+    MERGE_KEPT_WRITTEN, /* the VM runs and writes to the child: it must be sealed first */
+    MERGE_KEPT_FORK,    /* several images lie over it */
+    MERGE_KEPT_OUTSIDE, /* outside the VM's folder */
+    MERGE_KEPT_LINKED,  /* has another name in the file system */
+    MERGE_KEPT_USED,    /* another VM's */
+    MERGE_KEPT_SIZE,    /* sizes that would bring into sight what is hidden */
+    MERGE_KEPT_NAME,    /* would have to be removed, and Bough has not made it */
+    MERGE_KEPT_CHANGED, /* a snapshot that names the child means another image */
+};
+
+/* One that is pending, or why it is kept. Strings are borrowed from the layers. */
+struct plan_merging {
+    const char *parent, *child; /* child NULL: MERGE_KEPT_FORK */
+    enum merge_direction direction;
+    bool child_is_empty;        /* no point and likely empty: it is only taken out */
+    bool child_is_top;          /* the VM's own */
+    uint64_t bytes;             /* to copy, about */
+    enum merge_kept kept;
+    const char *kept_path;      /* of whom that is said */
+    const char *kept_user;      /* MERGE_KEPT_USED */
+    size_t dependants;          /* MERGE_KEPT_FORK */
+};
+/* The file that goes, and the one that stays with what both have (NULL: MERGE_KEPT_FORK). */
+const char *merging_gone(const struct plan_merging *merging);
+const char *merging_stays(const struct plan_merging *merging);
+/* Why it is kept, for people. */
+void merging_reason(const struct plan_merging *merging, char *text, size_t size);
+
+struct plan_merge {
+    enum plan_machine machine;
+    const struct plan_layer *layers; /* all of them, as of now */
+    size_t layer_count;
+    bool into_base; /* also into a base outside the VM's folder */
+    bool copied;    /* plan_merge(): STEP_MERGE_DATA has been done by other means, durable */
+};
+/* Owned array (free()), what lies under others first. */
+bool plan_mergings(const struct tree *tree, const struct plan_merge *request, struct plan_merging **ret_mergings,
+                   size_t *ret_count, struct err *err) MUST_CHECK;
+/* The steps of one that is not kept (or, copied, of one whose child was kept as the VM's top and is sealed now). */
+bool plan_merge(const struct tree *tree, const struct plan_merge *request, const struct plan_merging *merging,
+                struct plan **ret_plan, struct err *err) MUST_CHECK;
+/* The layers as they are behind it: the one that has gone is taken out, *count is less by one. Strings stay borrowed. */
+void merging_apply(const struct plan_merging *merging, struct plan_layer *layers, size_t *count);

@@ -56,6 +56,8 @@ char *tree_state_path(const char *dir, const struct guid *guid, const char *suff
 /* Snapshots/<VMGUID>/<stem>_<GUID>.avhd: stem is that of the image that it goes over, without an earlier
  * GUID. */
 char *tree_layer_path(const struct tree *tree, const char *parent, const struct guid *guid);
+/* May both lie over the same base, by their names? */
+bool tree_same_stem(const char *path, const char *other);
 /* Is it in the layers' folder under a name that tree_layer_path() gives? Nothing else is ever removed as a
  * layer. */
 bool tree_is_layer(const struct tree *tree, const char *path);

@@ -87,6 +87,14 @@ const char *layer_stem(const char *path, size_t *ret_length)
     return name;
 }
 
+bool tree_same_stem(const char *path, const char *other)
+{
+    size_t length, other_length;
+    const char *stem = layer_stem(path, &length), *other_stem = layer_stem(other, &other_length);
+
+    return length == other_length && memcmp(stem, other_stem, length) == 0;
+}
+
 char *tree_layer_path(const struct tree *tree, const char *parent, const struct guid *guid)
 {
     size_t length;

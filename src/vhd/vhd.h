@@ -47,6 +47,13 @@ bool vhd_create(const struct io *io, const char *path, const struct vhd_create_o
  * opening either. */
 bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err) MUST_CHECK;
 
+/* Takes all that a differencing image has itself out of it, for one that reads the same without: its parent has every sector of it,
+ * durable. The caller answers for that. Whatever ends it, the image is whole and reads the same. Durable on return. Nobody may
+ * have it open. */
+bool vhd_empty(const struct io *io, const char *path, struct err *err) MUST_CHECK;
+/* ERR_STATE if the differencing image has sectors of its own, zeros among them. */
+bool vhd_check_empty(const struct io *io, const char *path, struct err *err) MUST_CHECK;
+
 /* Makes an image larger; what is new reads as zeros. At every instant it has the old size or the new one, and
  * whoever is cut off begins again: the new size, once there, stays. Nobody may have it open. Durable on
  * return. Errors: ERR_INVALID (smaller than it is, no multiple of 512, past 2040 GiB), ERR_STATE (the image of

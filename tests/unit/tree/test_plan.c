@@ -294,8 +294,8 @@ static struct tree *one_snapshot(enum config_state taken, bool is_saved)
 static struct plan *go_back(const struct tree *tree, struct plan_apply request)
 {
     static const struct plan_layer LAYERS[] = {
-        {SAMPLE_LAYERS "/web_0000000F-0000-4000-8000-00000000000F.avhd", SAMPLE_DIR "/web.vhd"},
-        {SAMPLE_DIR "/web.vhd", NULL},
+        {.path = SAMPLE_LAYERS "/web_0000000F-0000-4000-8000-00000000000F.avhd", .parent = SAMPLE_DIR "/web.vhd"},
+        {.path = SAMPLE_DIR "/web.vhd"},
     };
     unsigned counter = 200;
     struct plan_source source = SAMPLE_SOURCE(&counter);
@@ -449,8 +449,12 @@ static void deleting_frees_layers_upward(void **state)
     const char *top = SAMPLE_LAYERS "/web_0000000F-0000-4000-8000-00000000000F.avhd";
     sample_check(config_set_string(&vm->disks[0].path, top, &err), &err);
     struct plan_layer layers[] = {
-        {one, SAMPLE_DIR "/web.vhd"}, {middle, one}, {three, middle}, {fourth, one}, {top, fourth},
-        {SAMPLE_DIR "/web.vhd", NULL}};
+        {.path = one, .parent = SAMPLE_DIR "/web.vhd"},
+        {.path = middle, .parent = one},
+        {.path = three, .parent = middle},
+        {.path = fourth, .parent = one},
+        {.path = top, .parent = fourth},
+        {.path = SAMPLE_DIR "/web.vhd"}};
     AUTO_TREE struct tree *tree = sample_tree(vm, snapshots, 4);
     assert_true(plan_delete(tree, &two, true, layers, 6, &plan, &err));
     assert_shape(plan, "commit remove-file remove-dir remove-file remove-dir remove-file remove-file");

@@ -43,7 +43,7 @@ static struct tree *one_snapshot(enum config_state taken, enum plan_machine mach
 
 static struct plan *go_back(const struct tree *tree, struct plan_apply request, bool needs_place, struct guid *ret_first)
 {
-    static const struct plan_layer LAYERS[] = {{TOP, SAMPLE_DIR "/web.vhd"}, {SAMPLE_DIR "/web.vhd", NULL}};
+    static const struct plan_layer LAYERS[] = {{.path = TOP, .parent = SAMPLE_DIR "/web.vhd"}, {.path = SAMPLE_DIR "/web.vhd"}};
     struct plan_snapshot first = {.machine = request.machine, .qemu_version = "7.2.1", .accel_used = ACCEL_TCG};
     unsigned counter = 200;
     struct plan_source source = SAMPLE_SOURCE(&counter);

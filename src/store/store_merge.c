@@ -1,0 +1,311 @@
+/* Merging: which are pending, and the copying of one. */
+#include "store_private.h"
+
+#include "disk_tools.h"
+#include "vhd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STEP_BYTES (16U << 20)
+
+/* --- the copying --- */
+static bool merge_all(struct disk_merging *merging, const struct progress *progress, struct err *err)
+{
+    uint64_t done, total;
+    bool more = true;
+
+    while (more) {
+        disk_merging_progress(merging, &done, &total);
+        progress_report(progress, "merge", done, total);
+        if (progress_cancelled(progress))
+            return err_set(err, ERR_CANCELLED, "the merge was cancelled; it goes on with the next one");
+        if (!disk_merging_step(merging, STEP_BYTES, &more, err))
+            return false;
+    }
+    return true;
+}
+
+bool merge_data(const struct io *io, const struct step *step, const struct progress *progress, struct err *err)
+{
+    AUTO_DISK_MERGING struct disk_merging *merging = NULL;
+    struct disk_merge_options options = {
+        .direction = step->direction == MERGE_UP ? DISK_MERGE_UP : DISK_MERGE_DOWN,
+        .into_base = true, /* the plan knows whether it may be */
+        .parent_path = step->from,
+    };
+    struct err ignored;
+
+    if (!disk_merging_open(io, step->path, &options, progress, &merging, err))
+        return false;
+    bool copied = merge_all(merging, progress, err);
+    /* What has been copied is kept, so that whoever goes on has less to do. */
+    return disk_merging_finish(merging, copied ? err : &ignored) && copied;
+}
+
+/* --- can there be any? --- */
+struct named {
+    const char **paths; /* sorted */
+    size_t count;
+};
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static size_t disks_add(const struct config *config, const char **paths)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!config->disks[i].is_cdrom)
+            paths[count++] = config->disks[i].path;
+    return count;
+}
+
+static bool named_new(const struct tree *tree, struct named *named)
+{
+    size_t count = tree->vm->disk_count;
+
+    for (size_t i = 0; i < tree->snapshot_count; i++)
+        count += tree->snapshots[i]->disk_count;
+    named->paths = calloc(count + 1, sizeof(char *));
+    if (!named->paths)
+        return false;
+    named->count = disks_add(tree->vm, named->paths);
+    for (size_t i = 0; i < tree->snapshot_count; i++)
+        named->count += disks_add(tree->snapshots[i], named->paths + named->count);
+    qsort(named->paths, named->count, sizeof *named->paths, compare_paths);
+    return true;
+}
+
+struct layer_search {
+    const struct tree *tree;
+    const char *dir;
+    const struct named *named;
+    bool found;
+};
+
+static int look_at_layer(void *context, const char *name)
+{
+    struct layer_search *search = context;
+    AUTO_FREE char *path = path_join(search->dir, name);
+    const char *key = path;
+
+    if (!path)
+        return ENOMEM;
+    search->found |= tree_is_layer(search->tree, path) && !bsearch(&key, search->named->paths, search->named->count,
+                                                                   sizeof key, compare_paths);
+    return 0;
+}
+
+/* Is there a layer that no settings name? */
+static bool has_unnamed(const struct io *io, const struct tree *tree, bool *ret_has, struct err *err)
+{
+    AUTO_FREE char *dir = tree_layers_dir(tree);
+    struct named named = {0};
+
+    if (!dir || !named_new(tree, &named))
+        return err_oom(err);
+    struct layer_search search = {.tree = tree, .dir = dir, .named = &named};
+    bool ok = io_list(io, dir, look_at_layer, &search, err) || err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
+    free(named.paths);
+    if (ok)
+        *ret_has = search.found;
+    return ok;
+}
+
+/* Does the one that config descends from have the same disk in the same place? Then it is no lowest image. */
+static bool has_ancestor(const struct config *from, const struct config_disk *disk)
+{
+    for (size_t i = 0; from && i < from->disk_count; i++) {
+        const struct config_disk *other = &from->disks[i];
+        if (!other->is_cdrom && other->bus == disk->bus && other->slot == disk->slot)
+            return tree_same_stem(other->path, disk->path);
+    }
+    return false;
+}
+
+/* Of the lowest images that settings name: does one lie over something? */
+static bool lowest_lies_over(const struct io *io, const struct tree *tree, const struct config *config, bool *ret_lies,
+                             struct err *err)
+{
+    const struct config *from = tree_by_guid(tree, &config->parent);
+
+    for (size_t i = 0; i < config->disk_count; i++) {
+        AUTO_VHD struct vhd *image = NULL;
+        if (config->disks[i].is_cdrom || has_ancestor(from, &config->disks[i]))
+            continue;
+        if (!vhd_open(io, config->disks[i].path, IO_READ_ONLY, &image, err))
+            return false;
+        *ret_lies |= image->type == VHD_DIFFERENCING;
+    }
+    return true;
+}
+
+static bool may_be_any(const struct io *io, const struct tree *tree, bool *ret_may, struct err *err)
+{
+    bool may = false;
+
+    if (!has_unnamed(io, tree, &may, err) || !lowest_lies_over(io, tree, tree->vm, &may, err))
+        return false;
+    for (size_t i = 0; !may && i < tree->snapshot_count; i++)
+        if (!lowest_lies_over(io, tree, tree->snapshots[i], &may, err))
+            return false;
+    *ret_may = may;
+    return true;
+}
+
+/* --- other VMs --- */
+struct others {
+    const struct io *io;
+    const char *vm_dir; /* ours */
+    struct store_merges *merges;
+};
+
+static void note_user(struct others *others, const struct chains *chains, const char *name, bool all_known)
+{
+    for (size_t i = 0; i < others->merges->layer_count; i++) {
+        struct plan_layer *layer = &others->merges->layers[i];
+        struct io_stat stat;
+        bool used = !all_known && !layer->parent; /* what it uses is not known: no base is written to */
+        if (others->io->ops->stat(others->io, layer->path, &stat) != 0)
+            continue;
+        for (size_t j = 0; !used && j < chains->count; j++)
+            used = chains->files[j].device == stat.device && chains->files[j].inode == stat.inode;
+        if (used)
+            layer->user = name;
+    }
+}
+
+static bool is_same_folder(const struct io *io, const char *a, const char *b)
+{
+    struct io_stat first, second;
+
+    return io->ops->stat(io, a, &first) == 0 && io->ops->stat(io, b, &second) == 0 && first.device == second.device &&
+           first.inode == second.inode;
+}
+
+static bool look_at_vm(struct others *others, const char *name, struct err *err)
+{
+    AUTO_FREE char *dir = NULL;
+    AUTO_TREE struct tree *tree = NULL;
+    struct chains chains = {0};
+    struct err ignored;
+
+    if (!store_find(others->io, name, &dir, err) || is_same_folder(others->io, dir, others->vm_dir))
+        return dir != NULL || err->code != ERR_NO_MEMORY;
+    bool all_known = store_read(others->io, dir, &tree, &ignored) && chains_add(others->io, tree, &chains, &ignored);
+    note_user(others, &chains, name, all_known);
+    chains_done(&chains);
+    return true;
+}
+
+static bool note_users(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
+{
+    struct others others = {.io = io, .vm_dir = tree->vm_dir, .merges = merges};
+
+    if (!store_list(io, &merges->users, err))
+        return false;
+    for (size_t i = 0; merges->users[i]; i++)
+        if (!look_at_vm(&others, merges->users[i], err))
+            return false;
+    return true;
+}
+
+/* --- all --- */
+void store_merges_done(struct store_merges *merges)
+{
+    free(merges->mergings);
+    free(merges->layers);
+    store_layers_free(merges->read_layers, merges->read_count);
+    store_list_free(merges->users);
+    *merges = (struct store_merges){0};
+}
+
+static struct plan_merge request_of(const struct store_merges *merges)
+{
+    return (struct plan_merge){.machine = merges->machine,
+                               .layers = merges->layers,
+                               .layer_count = merges->layer_count,
+                               .into_base = merges->into_base};
+}
+
+static bool derive(struct store_merges *merges, const struct tree *tree, struct err *err)
+{
+    struct plan_merge request = request_of(merges);
+    struct plan_merging *mergings;
+    size_t count;
+
+    if (!plan_mergings(tree, &request, &mergings, &count, err))
+        return false;
+    free(merges->mergings);
+    merges->mergings = mergings;
+    merges->count = count;
+    return true;
+}
+
+static const struct plan_layer *layer_of(const struct store_merges *merges, const char *path)
+{
+    for (size_t i = 0; i < merges->layer_count; i++)
+        if (strcmp(merges->layers[i].path, path) == 0)
+            return &merges->layers[i];
+    return NULL;
+}
+
+static bool writes_to_a_base(const struct store_merges *merges)
+{
+    for (size_t i = 0; i < merges->count; i++) {
+        const struct plan_merging *merging = &merges->mergings[i];
+        const struct plan_layer *parent = layer_of(merges, merging->parent);
+        if (merging->kept == MERGE_NOT_KEPT && merging->direction == MERGE_DOWN && parent && !parent->parent)
+            return true;
+    }
+    return false;
+}
+
+static bool read_all(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
+{
+    if (!store_tree_layers(io, tree, &merges->read_layers, &merges->read_count, err))
+        return false;
+    merges->layer_count = merges->read_count;
+    merges->layers = calloc(merges->read_count + 1, sizeof *merges->layers);
+    if (!merges->layers)
+        return err_oom(err);
+    memcpy(merges->layers, merges->read_layers, merges->read_count * sizeof *merges->layers);
+    return derive(merges, tree, err) &&
+           (!writes_to_a_base(merges) || (note_users(io, tree, merges, err) && derive(merges, tree, err)));
+}
+
+bool store_merges_read(const struct io *io, const struct tree *tree, enum plan_machine machine, bool into_base,
+                       struct store_merges *ret_merges, struct err *err)
+{
+    struct store_merges merges = {.machine = machine, .into_base = into_base};
+    bool may;
+
+    if (!may_be_any(io, tree, &may, err))
+        return false;
+    if (may && !read_all(io, tree, &merges, err)) {
+        store_merges_done(&merges);
+        return false;
+    }
+    *ret_merges = merges;
+    return true;
+}
+
+bool store_merges_plan(const struct store_merges *merges, const struct tree *tree, const struct plan_merging *merging,
+                       struct plan **ret_plan, struct err *err)
+{
+    struct plan_merge request = request_of(merges);
+
+    return plan_merge(tree, &request, merging, ret_plan, err);
+}
+
+bool store_merges_next(struct store_merges *merges, const struct tree *tree, const struct plan_merging *merged,
+                       struct err *err)
+{
+    merging_apply(merged, merges->layers, &merges->layer_count);
+    return derive(merges, tree, err);
+}
