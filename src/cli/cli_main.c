@@ -43,7 +43,7 @@ static const struct cli_command COMMANDS[] = {
      "Only snapshots taken with `snapshot --scheduled` are looked at. Each rule keeps the newest snapshot of\n"
      "its N newest hours, days, weeks or months that have one, by local time; --keep-last the N newest. What\n"
      "no rule keeps is deleted as by `delete`, the oldest first."},
-    {"check", cmd_check, "NAME [--json]", "look for damage in all files of a VM and its snapshots; nothing is changed"},
+    {"check", cmd_check, "NAME [--repair] [--json]", "look for damage in all files of a VM and its snapshots, and repair what provably can be"},
     {"cancel", cmd_cancel, "NAME [--json]", "cancel what is in progress on a VM"},
     {"disk", cmd_disk, "COMMAND ...", "work on virtual disk files, with no VM needed"},
 };

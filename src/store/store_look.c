@@ -189,7 +189,7 @@ static bool tree_check(const struct store_look *look, const struct telling *tell
 
 static bool settings_read(struct store_look *look, const struct telling *telling, struct err *err)
 {
-    if (guid_is_set(&look->guid) && !vm_read(look, telling, err))
+    if (guid_is_set(&look->guid) && !look->is_lost && !vm_read(look, telling, err))
         return false;
     if (!look->vm)
         return snapshots_read_all(look, telling, err);
@@ -204,6 +204,60 @@ static bool settings_read(struct store_look *look, const struct telling *telling
 }
 
 /* --- opening --- */
+
+struct lost {
+    struct guid guid;
+    bool is_clear; /* all that tell it tell the same */
+};
+
+static void lost_add(struct lost *lost, const struct guid *guid)
+{
+    lost->is_clear = !guid_is_set(&lost->guid) || (lost->is_clear && guid_equal(&lost->guid, guid));
+    lost->guid = *guid;
+}
+
+static int lost_look_at(void *context, const char *name)
+{
+    struct guid guid;
+
+    if (name_parse(name, ".lock", &guid) || name_parse(name, "", &guid))
+        lost_add(context, &guid);
+    return 0;
+}
+
+static bool lost_ask_snapshots(struct store_look *look, struct lost *lost, struct err *err)
+{
+    AUTO_FREE char *dir = path_join(look->vm_dir, SNAPSHOTS_FOLDER);
+    struct guids guids = {0};
+
+    if (!dir)
+        return err_oom(err);
+    bool ok = io_list(look->io, dir, guids_add, &guids, err) || is_finding(err);
+    for (size_t i = 0; ok && i < guids.count; i++) {
+        AUTO_CONFIG struct config *snapshot = NULL;
+        if (load_snapshot(look->io, look->vm_dir, &guids.guids[i], &snapshot, err))
+            lost_add(lost, &snapshot->guid);
+        else
+            ok = is_finding(err);
+    }
+    free(guids.guids);
+    return ok;
+}
+
+/* The GUID of a VM whose own file is gone: from the names that have it too, else from its snapshots. Stays unset where they do not
+ * agree. */
+static bool lost_guid(struct store_look *look, const char *folder, struct err *err)
+{
+    struct lost lost = {0};
+
+    if (!io_list(look->io, folder, lost_look_at, &lost, err) && !is_finding(err))
+        return false;
+    if (!guid_is_set(&lost.guid) && !lost_ask_snapshots(look, &lost, err))
+        return false;
+    if (lost.is_clear)
+        look->guid = lost.guid;
+    return true;
+}
 
 /* Whoever has the VM may change it meanwhile; that is no reason not to look. */
 static bool lock_try(struct store_look *look, const char *what, struct err *err)
@@ -237,11 +291,13 @@ bool store_look_open(const struct io *io, const char *vm_dir, const char *what, 
     if (!load_guid(io, look->vm_dir, &look->guid, err)) {
         if (!is_finding(err))
             return false;
-        tell(&telling, "settings", false, folder,
-             err->code == ERR_NOT_FOUND ? "the VM's file is missing" : err->text);
-    } else if (!lock_try(look, what, err)) {
-        return false;
+        look->is_lost = err->code == ERR_NOT_FOUND;
+        tell(&telling, "settings", false, folder, look->is_lost ? "the VM's file is missing" : err->text);
+        if (look->is_lost && !lost_guid(look, folder, err))
+            return false;
     }
+    if (guid_is_set(&look->guid) && !lock_try(look, what, err))
+        return false;
     if (!settings_read(look, &telling, err))
         return false;
     *ret_look = TAKE(look);
@@ -271,7 +327,7 @@ bool store_look_has_changed(const struct store_look *look)
     AUTO_BUF struct buf now = BUF_INIT;
     struct err ignored;
 
-    if (look->is_alone || !guid_is_set(&look->guid))
+    if (look->is_alone || !guid_is_set(&look->guid) || look->is_lost)
         return false;
     return !path || !file_read_all(look->io, path, CONFIG_XML_MAX_BYTES, &now, &ignored) ||
            now.length != look->vm_xml.length || memcmp(now.data, look->vm_xml.data, now.length) != 0;

@@ -14,7 +14,8 @@ typedef void store_fault_fn(void *context, const struct store_fault *fault);
 struct store_look {
     const struct io *io;
     char *vm_dir; /* absolute, clean */
-    struct guid guid;      /* unset: there is no one VM's file to take it from */
+    struct guid guid;      /* unset: nothing tells it, or not all the same */
+    bool is_lost;          /* the VM's file is not there */
     bool is_alone;         /* the VM's lock is ours: nothing changes meanwhile */
     int manager_fd, alive_fd;
     struct config *vm;     /* NULL: it cannot be read */
@@ -42,5 +43,10 @@ struct store_look_images {
 };
 bool store_look_extras(const struct store_look *look, const struct store_look_images *images, store_fault_fn *report,
                        void *context, struct err *err) MUST_CHECK;
+/* Is the path, one that store_look_extras() told, named and placed as only Bough names and places files? Then it is garbage by
+ * invariant 5. */
+bool store_look_is_own(const struct store_look *look, const char *path);
+/* A file, or a folder with what is in it under names of ours. False: it is still there. */
+bool store_look_remove(const struct store_look *look, const char *path);
 /* Did somebody commit since it was opened? Then what was reported may have been true only for a moment. */
 bool store_look_has_changed(const struct store_look *look);

@@ -1,6 +1,7 @@
 /* Invariant 5: what no listed snapshot, and no chain of the VM, needs is garbage, if Bough made it. Bough's
  * own are the names that it gives: a GUID with a suffix of its own in its own place. All else is left alone.
  */
+#include "store_look.h"
 #include "store_private.h"
 
 #include "log.h"
@@ -282,6 +283,58 @@ static bool sweep_layers(struct store *store, struct err *err)
     }
     remove_if_empty(store->io, dir);
     return true;
+}
+
+/* `<folder><name>` with nothing below it: the name, else NULL. */
+static const char *name_in(const char *path, const char *folder)
+{
+    size_t length = strlen(folder);
+
+    return strncmp(path, folder, length) == 0 && !strchr(path + length, '/') ? path + length : NULL;
+}
+
+static bool is_layer_name(const struct store_look *look, const char *path)
+{
+    struct config vm = {.guid = look->guid};
+    struct tree tree = {.vm_dir = look->vm_dir, .vm = &vm};
+
+    return tree_is_layer(&tree, path);
+}
+
+bool store_look_is_own(const struct store_look *look, const char *path)
+{
+    size_t dir_length = strlen(look->vm_dir) + 1;
+    AUTO_FREE char *state_dir = string_printf(VM_FOLDER "/%s/", look->guid.text);
+    const char *inside = path_is_inside(path, look->vm_dir) ? path + dir_length : NULL;
+    const char *name;
+    struct guid guid;
+
+    if (!inside || !state_dir)
+        return false;
+    if ((name = name_in(inside, VM_FOLDER "/")))
+        return name_parse(name, ".xml" FILE_TEMPORARY_SUFFIX, &guid);
+    if ((name = name_in(inside, state_dir)))
+        return is_state_name(name, &guid);
+    if ((name = name_in(inside, SNAPSHOTS_FOLDER "/")))
+        return name_parse(name, ".xml", &guid) || name_parse(name, ".xml" FILE_TEMPORARY_SUFFIX, &guid) ||
+               name_parse(name, "", &guid);
+    if (is_layer_name(look, path))
+        return true;
+    for (size_t i = 0; i < look->snapshot_count; i++) {
+        AUTO_FREE char *dir = string_printf(SNAPSHOTS_FOLDER "/%s/", look->snapshots[i]->snapshot.text);
+        if (dir && (name = name_in(inside, dir)))
+            return is_state_name(name, &guid);
+    }
+    return false;
+}
+
+bool store_look_remove(const struct store_look *look, const char *path)
+{
+    if (is_folder(look->io, path))
+        remove_folder(look->io, path);
+    else
+        remove_file(look->io, path);
+    return !io_exists(look->io, path);
 }
 
 bool store_recover(struct store *store, struct err *err)

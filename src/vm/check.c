@@ -4,17 +4,27 @@
 
 #include "auto.h"
 #include "buf.h"
+#include "bytes.h"
+#include "file.h"
 #include "memory.h"
 #include "ram.h"
+#include "repair.h"
 #include "vm.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define THUMBNAIL_MAX_BYTES (4U << 20)
+/* EFI_FIRMWARE_VOLUME_HEADER, UEFI Platform Initialization Specification, volume 3. */
+#define VOLUME_HEADER_BYTES 48
+#define VOLUME_LENGTH       32
+#define VOLUME_SIGNATURE    40
 
 /* --- findings --- */
 
 /* Names of files need not be UTF-8. */
-static json_t *text_json(const char *text)
+json_t *check_text_json(const char *text)
 {
     json_t *value = json_string(text);
     struct err foreign;
@@ -33,8 +43,8 @@ void check_tell(struct check *check, const char *kind, bool harmless, const char
 
     if (strncmp(text, path, length) == 0 && strncmp(text + length, ": ", 2) == 0)
         text += length + 2;
-    json_array_append_new(check->faults, json_pack("{s:s, s:o, s:o, s:b}", "kind", kind, "file", text_json(path), "text",
-                                                   text_json(text), "harmless", (int)harmless));
+    json_array_append_new(check->faults, json_pack("{s:s, s:o, s:o, s:b}", "kind", kind, "file", check_text_json(path), "text",
+                                                   check_text_json(text), "harmless", (int)harmless));
 }
 
 bool check_tell_err(struct check *check, const char *kind, const char *path, const struct err *err)
@@ -165,8 +175,33 @@ static bool nvram_look(struct check *check, const char *dir, const struct config
         return err_oom(err);
     if (!io_stat_path(&io_real, path, &stat, err))
         return check_tell_err(check, "nvram", path, err);
-    if (!stat.is_regular || stat.size_bytes == 0)
+    uint8_t header[VOLUME_HEADER_BYTES] = {0};
+    AUTO_IO struct io_file *file = NULL;
+    if (!stat.is_regular || !io_open(&io_real, path, IO_READ_ONLY, &file, err) || !io_read(file, 0, header, sizeof header, err) ||
+        memcmp(header + VOLUME_SIGNATURE, "_FVH", 4) != 0)
         check_tell(check, "nvram", false, path, "holds no UEFI variables");
+    else if (get_le64(header + VOLUME_LENGTH) > stat.size_bytes)
+        check_tell(check, "nvram", false, path, "is cut off");
+    return true;
+}
+
+/* A picture that is not whole shows nothing, and nothing else is the matter. */
+static bool thumbnail_look(struct check *check, const char *dir, const struct config *snapshot, struct err *err)
+{
+    static const uint8_t BEGIN[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+    static const uint8_t END[8] = {'I', 'E', 'N', 'D', 0xAE, 0x42, 0x60, 0x82};
+    AUTO_FREE char *path = string_printf("%s/%s.png", dir, snapshot->snapshot.text);
+    AUTO_BUF struct buf picture = BUF_INIT;
+
+    if (!path)
+        return err_oom(err);
+    if (!io_exists(&io_real, path))
+        return true;
+    if (!file_read_all(&io_real, path, THUMBNAIL_MAX_BYTES, &picture, err) && err->code == ERR_NO_MEMORY)
+        return false;
+    if (picture.length < sizeof BEGIN + sizeof END || memcmp(picture.data, BEGIN, sizeof BEGIN) != 0 ||
+        memcmp(picture.data + picture.length - sizeof END, END, sizeof END) != 0)
+        check_tell(check, "thumbnail", true, path, "is no whole picture");
     return true;
 }
 
@@ -192,14 +227,13 @@ static bool config_look(struct check *check, const struct config *config, struct
     if (!state_path)
         return err_oom(err);
     return check_chains(check, config, err) && (!has_memory || memory_look(check, config, state_path, err)) &&
-           (!guid_is_set(&config->nvram) || nvram_look(check, dir, config, err)) && boot_files_look(check, config);
+           (!guid_is_set(&config->nvram) || nvram_look(check, dir, config, err)) && boot_files_look(check, config) &&
+           (!config->is_snapshot || thumbnail_look(check, dir, config, err));
 }
 
-/* First all that is cheap, so that the worst is known early; then the contents. */
-static bool look_at_all(struct check *check, struct err *err)
+bool check_settings(struct check *check, struct err *err)
 {
     const struct store_look *look = check->look;
-    const struct store_look_images images = {.holds = check_holds, .context = check};
 
     if (look->vm && !config_look(check, look->vm, err))
         return false;
@@ -209,6 +243,28 @@ static bool look_at_all(struct check *check, struct err *err)
         if (!config_look(check, look->snapshots[i], err))
             return false;
     }
+    return true;
+}
+
+static bool mode_tell(void *context, const char *path, unsigned mode, unsigned better, struct err *err)
+{
+    char text[80];
+
+    (void)err;
+    snprintf(text, sizeof text, "its mode is %04o: %s", mode,
+             (mode | better) == better ? "its owner cannot use it" : "others may write it");
+    check_tell(context, "mode", /* harmless= */ true, path, text);
+    return true;
+}
+
+/* First all that is cheap, so that the worst is known early; then the contents. */
+static bool look_at_all(struct check *check, struct err *err)
+{
+    const struct store_look *look = check->look;
+    const struct store_look_images images = {.holds = check_holds, .context = check};
+
+    if (!check_settings(check, err) || !modes_look(look->vm_dir, mode_tell, check, err))
+        return false;
     for (size_t i = 0; i < check->image_count; i++)
         check->total_bytes += check->images[i].allocated_bytes;
     for (size_t i = 0; i < check->memory_count; i++)
@@ -223,7 +279,7 @@ static bool answer(const struct check *check, json_t **ret_value, struct err *er
 
     for (size_t i = 0; in_use && i < check->image_count; i++)
         if (check->images[i].is_written)
-            json_array_append_new(in_use, text_json(check->images[i].path));
+            json_array_append_new(in_use, check_text_json(check->images[i].path));
     json_t *value = json_pack("{s:O, s:I, s:I, s:I, s:I, s:o}", "faults", check->faults, "snapshots",
                               (json_int_t)check->look->snapshot_count, "images", (json_int_t)check->image_count, "memories",
                               (json_int_t)check->memory_count, "bytes", (json_int_t)check->total_bytes, "in_use", in_use);

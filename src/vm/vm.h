@@ -19,6 +19,15 @@ bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err) MUS
  * found and the VM was changed meanwhile; faults are no failure. */
 bool vm_check(const char *vm_dir, const struct progress *progress, json_t **ret_value, struct err *err) MUST_CHECK;
 
+/* check --repair: puts right what provably can be, of a VM that nobody has (ERR_BUSY), then checks it. *ret_value: that of vm_check(), with
+ * what was done and, where the VM's file is lost and its place in the tree is not clear, what there is to choose from. */
+struct vm_repair_options {
+    const char *from; /* the snapshot that the VM descends from, where its own file is lost; NULL: it must be clear */
+    bool dry_run;     /* tell, and change nothing */
+};
+bool vm_repair(const char *vm_dir, const struct vm_repair_options *options, const struct progress *progress, json_t **ret_value,
+               struct err *err) MUST_CHECK;
+
 /* Takes the VM's lock (ERR_BUSY names the owner), recovers if nothing is alive. A machine that is alive without a manager is
  * ERR_STATE: it says so and how to end it. what: for the lock file. */
 bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err) MUST_CHECK;

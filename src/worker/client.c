@@ -279,3 +279,11 @@ bool client_check(const char *vm_name, const struct progress *progress, json_t *
 
     return store_find_damaged(&io_real, vm_name, &vm_dir, err) && vm_check(vm_dir, progress, ret_value, err);
 }
+
+bool client_repair(const char *vm_name, const struct vm_repair_options *options, const struct progress *progress, json_t **ret_value,
+                   struct err *err)
+{
+    AUTO_FREE char *vm_dir = NULL;
+
+    return store_find_damaged(&io_real, vm_name, &vm_dir, err) && vm_repair(vm_dir, options, progress, ret_value, err);
+}

@@ -12,5 +12,9 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
                  json_t **ret_value, struct err *err) MUST_CHECK;
 /* `check`: any VM at any time, also one whose files no other command can open, by this process alone. */
 bool client_check(const char *vm_name, const struct progress *progress, json_t **ret_value, struct err *err) MUST_CHECK;
+/* `check --repair`: the same. */
+struct vm_repair_options;
+bool client_repair(const char *vm_name, const struct vm_repair_options *options, const struct progress *progress, json_t **ret_value,
+                   struct err *err) MUST_CHECK;
 /* The answer of `status`, for any VM at any time, without waiting for its lock: off, running, paused, saved, unmanaged. */
 bool client_status(const char *vm_name, json_t **ret_status, struct err *err) MUST_CHECK;
