@@ -53,6 +53,13 @@ bool client_check(const char *vm_name, const struct progress *progress, json_t *
     return answer(vm_name, "check", NULL, ret_value, err);
 }
 
+bool client_repair(const char *vm_name, const struct vm_repair_options *options, const struct progress *progress, json_t **ret_value,
+                   struct err *err)
+{
+    (void)options;
+    return client_check(vm_name, progress, ret_value, err);
+}
+
 bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
 {
     return answer(vm_name, "status", NULL, ret_status, err);
