@@ -120,14 +120,26 @@ void io_write_behind(struct io_file *file)
         (void)sync_file_range(file->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
+/* What is lent is all bytes but those from here on: who lends goes on sharing them, and keeps other writers away. */
+#define LOCK_TAIL (1LL << 62)
+
+static bool lock_set(struct io_file *file, short type, off_t length)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_len = length};
+
+    return fcntl(file->fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES);
+}
+
 bool io_lock(struct io_file *file, enum io_lock_kind kind, struct err *err)
 {
-    struct flock lock = {.l_type = kind == IO_LOCK_WRITE ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+    bool writes = kind == IO_LOCK_WRITE || kind == IO_LOCK_BORROW;
+    off_t length = kind == IO_LOCK_BORROW ? LOCK_TAIL : 0; /* 0: to the end of all */
 
-    if (file->fd < 0 || fcntl(file->fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES))
+    if (file->fd < 0)
         return true;
-    return err_set(err, ERR_BUSY, "%s: somebody else is %s it", file->path,
-                   kind == IO_LOCK_WRITE ? "using" : "writing to");
+    if (lock_set(file, writes ? F_WRLCK : F_RDLCK, length))
+        return kind != IO_LOCK_LEND || lock_set(file, F_UNLCK, LOCK_TAIL);
+    return err_set(err, ERR_BUSY, "%s: somebody else is %s it", file->path, writes ? "using" : "writing to");
 }
 
 bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err)

@@ -97,7 +97,8 @@ void io_write_behind(struct io_file *file);
 /* Locks among those who ask, until this file is closed: one writer, or any number that want nobody to write; ERR_BUSY if others hold
  * what excludes it. A second call changes the kind; from IO_LOCK_WRITE to IO_LOCK_SHARE it cannot fail. Where the file system has no
  * locks, that is no error. */
-enum io_lock_kind { IO_LOCK_SHARE, IO_LOCK_WRITE };
+/* Who shares can lend: one borrower may write then, if nobody else shares, and for all others nothing changes. */
+enum io_lock_kind { IO_LOCK_SHARE, IO_LOCK_WRITE, IO_LOCK_LEND, IO_LOCK_BORROW };
 bool io_lock(struct io_file *file, enum io_lock_kind kind, struct err *err) MUST_CHECK;
 
 bool io_stat_path(const struct io *io, const char *path, struct io_stat *ret_stat, struct err *err) MUST_CHECK;

@@ -30,7 +30,7 @@ static bool index_block(void *context, uint32_t block, uint32_t entry, struct er
 
     if (block >= layer->vhd->block_count)
         return true;
-    if (!index_reserve(&indexing->disk->index, layer->vhd->block_shift, err))
+    if (!index_reserve(&indexing->disk->index, layer->vhd->block_shift, 1, err))
         return false;
     index_add(&indexing->disk->index, layer->number, layer->vhd->block_shift, block, entry);
     layer->allocated_blocks++;
@@ -135,6 +135,11 @@ bool disk_close(struct disk *disk, struct err *err)
         layer_stop_writing(disk->layers[i]);
     disk_abandon(disk);
     return ok;
+}
+
+const struct io *disk_io(const struct disk *disk)
+{
+    return disk->io;
 }
 
 uint64_t disk_size_bytes(const struct disk *disk)

@@ -48,6 +48,7 @@ void disk_drop(struct disk *disk);
 AUTO_DEFINE(auto_disk_abandon, struct disk, disk_abandon)
 #define AUTO_DISK AUTO(auto_disk_abandon)
 
+const struct io *disk_io(const struct disk *disk);
 uint64_t disk_size_bytes(const struct disk *disk);
 uint64_t disk_map_bytes(const struct disk *disk); /* memory of the map and its index */
 
@@ -159,6 +160,26 @@ struct disk_gap {
 bool disk_release_next(struct disk *disk, struct disk_gap *ret_gap);
 /* Of the layers that are clean now nothing is to be given back. */
 void disk_release_none(struct disk *disk);
+
+/* --- two sealed layers become one (disk_merged.c) --- */
+/* The images at these paths, sealed layers, are lent to disk_merging_open() and the like until they are taken back.
+ * ERR_BUSY: one of them has been written to a moment ago: flush, and ask again. */
+bool disk_lend(struct disk *disk, const char *const *paths, size_t count, struct err *err) MUST_CHECK;
+void disk_take_back(struct disk *disk);
+/* The image at kept_path, which now holds what both did, opened anew; on any thread. */
+struct disk_merged;
+bool disk_merged_open(const struct io *io, const char *kept_path, const char *gone_path, struct disk_merged **ret_merged,
+                      struct err *err) MUST_CHECK;
+/* With no request at work: it takes the place of both. Nothing may be lent. On failure nothing has changed. */
+bool disk_merged_take(struct disk *disk, struct disk_merged *merged, struct err *err) MUST_CHECK;
+void disk_merged_free(struct disk_merged *merged); /* what it holds then is closed; on any thread; accepts NULL */
+AUTO_DEFINE(auto_disk_merged_free, struct disk_merged, disk_merged_free)
+#define AUTO_DISK_MERGED AUTO(auto_disk_merged_free)
+
+/* Another parent for the top while it is written to: see vhd_relink_make(). Room in its file; */
+bool disk_top_append(struct disk *disk, uint64_t bytes, uint64_t *ret_offset, struct err *err) MUST_CHECK;
+/* the next flush ends the file with the footer. */
+void disk_top_link(struct disk *disk, const struct vhd_relink *relink);
 
 enum disk_status_kind { DISK_DATA, DISK_ZERO };
 /* What the range starts with and how far that goes (a prefix, at least 512 bytes): for NBD block status. */

@@ -64,7 +64,7 @@ static bool reserve(struct disk *disk, struct err *err)
         files++;
         writes += writing->dirty_count + writing->bat_dirty_count + 1;
         bytes += (size_t)writing->dirty_count * layer->vhd->bitmap_bytes +
-                 (size_t)writing->bat_dirty_count * VHD_SECTOR;
+                 (size_t)writing->bat_dirty_count * VHD_SECTOR + VHD_FOOTER_BYTES;
     }
     return GROW(flushing->flush.sync_first, flushing->first_capacity, files, err) &&
            GROW(flushing->flush.sync_last, flushing->last_capacity, files, err) &&
@@ -148,8 +148,8 @@ static void take_layer(struct flushing *flushing, struct layer *layer)
     take_bat(flushing, layer);
     if (writing->footer_dirty) {
         writing->footer_dirty = false;
-        add_write(flushing, (struct flush_item){.layer = layer, .kind = FLUSH_FOOTER}, writing->end_bytes, layer->vhd->footer_bytes,
-                  VHD_FOOTER_BYTES);
+        add_write(flushing, (struct flush_item){.layer = layer, .kind = FLUSH_FOOTER}, writing->end_bytes,
+                  copy(flushing, layer->vhd->footer_bytes, VHD_FOOTER_BYTES), VHD_FOOTER_BYTES);
     }
     if (flush->write_count > writes_before)
         flush->sync_last[flush->sync_last_count++] = layer->vhd->file;

@@ -23,7 +23,7 @@ struct disk_merging {
     const struct io *io;
     const struct disk_merge_options *options;
     const struct progress *progress;
-    struct vhd *locked[2];  /* handles that keep others away; NULL where the caller does */
+    struct vhd *locked[2];  /* handles that keep others away */
     struct layer **layers;  /* the child's chain, read-only, the child the last one; nothing else of it is used */
     size_t depth;
     struct vhd **children; /* as many as options say, NULL: done already */
@@ -62,7 +62,7 @@ static const struct vhd *parent_of(const struct disk_merging *merging)
 
 static unsigned write_flags(const struct disk_merging *merging)
 {
-    return merging->options->locked ? IO_WRITE | VHD_UNLOCKED : IO_WRITE;
+    return merging->options->borrowed ? IO_WRITE | VHD_BORROWED : IO_WRITE;
 }
 
 /* --- what is refused --- */
@@ -103,7 +103,7 @@ static bool check_down(const struct disk_merging *merging, struct err *err)
     if (parent->size_bytes > child->size_bytes)
         return err_set(err, ERR_UNSUPPORTED, "%s: is larger than %s, which hides what lies behind its end",
                        parent->path, child->path);
-    if (parent->size_bytes < child->size_bytes && merging->options->locked)
+    if (parent->size_bytes < child->size_bytes && merging->options->borrowed)
         return err_set(err, ERR_UNSUPPORTED, "%s: is smaller than %s, and in use: it cannot grow now", parent->path,
                        child->path);
     return check_links(parent, err);
@@ -129,7 +129,7 @@ static bool open_chain(struct disk_merging *merging, const char *child_path, str
 {
     const struct disk_options options = {.io = merging->io, .max_depth = DISK_DEFAULT_MAX_DEPTH};
 
-    if (!merging->options->locked && !vhd_open(merging->io, child_path, IO_WRITE, &merging->locked[0], err))
+    if (!vhd_open(merging->io, child_path, write_flags(merging), &merging->locked[0], err))
         return false;
     if (!chain_open(&options, child_path, &merging->layers, &merging->depth, err))
         return false;
@@ -181,12 +181,11 @@ static bool grow_parent(struct disk_merging *merging, struct err *err)
 static bool open_copy(struct disk_merging *merging, struct err *err)
 {
     const struct vhd *parent = parent_of(merging), *child = child_of(merging);
-    const struct disk_merge_options *options = merging->options;
     struct disk *to;
     struct vhd *vhd;
 
     if (is_up(merging)) {
-        if ((!options->locked && !vhd_open(merging->io, parent->path, IO_WRITE, &merging->locked[1], err)) ||
+        if (!vhd_open(merging->io, parent->path, write_flags(merging), &merging->locked[1], err) ||
             !vhd_open(merging->io, child->path, IO_WRITE | VHD_UNLOCKED, &vhd, err))
             return false;
     } else if (!grow_parent(merging, err) ||

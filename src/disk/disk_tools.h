@@ -60,14 +60,14 @@ bool disk_resize(const struct io *io, const char *path, uint64_t size_bytes, con
  * would read wrongly (DOWN), other images over the parent still need it (UP).
  * Refused: a parent without a parent: DOWN unless into_base, UP always; an image to write to with another hard link
  * (ERR_STATE); images that somebody uses (ERR_BUSY); sizes that would bring into sight what is hidden
- * (ERR_UNSUPPORTED; a smaller parent is grown, but not if locked); a parent that is not the one at parent_path, a
+ * (ERR_UNSUPPORTED; a smaller parent is grown, but not if borrowed); a parent that is not the one at parent_path, a
  * child that names neither (ERR_MISMATCH). */
 enum disk_merge_direction { DISK_MERGE_DOWN, DISK_MERGE_UP };
 
 struct disk_merge_options {
     enum disk_merge_direction direction;
     bool into_base;
-    bool locked; /* the caller's own locks keep all others from writing to any of these images, and it does not */
+    bool borrowed; /* who has these images open lends them: disk_lend() */
     const char *parent_path;     /* what the child's parent must be; NULL: whatever it is */
     const char *const *children; /* DOWN alone */
     size_t child_count;

@@ -36,7 +36,7 @@ bool disk_block_ensure(struct disk *disk, uint32_t block, bool reserve, bool *re
     *ret_new = layer_entry(top, block) == VHD_BAT_UNALLOCATED;
     if (!*ret_new)
         return layer_bitmap(top, block, &bits, err);
-    if (!index_reserve(&disk->index, top->vhd->block_shift, err) || !layer_allocate(top, block, reserve, err))
+    if (!index_reserve(&disk->index, top->vhd->block_shift, 1, err) || !layer_allocate(top, block, reserve, err))
         return false;
     index_add(&disk->index, top->number, top->vhd->block_shift, block, layer_entry(top, block));
     return true;

@@ -1,5 +1,5 @@
 /* The thread that owns a disk, and the messages to it. */
-#include "engine.h"
+#include "engine_private.h"
 
 #include "engine_core.h"
 #include "unix_socket.h"
@@ -19,6 +19,7 @@ enum message_kind {
     MESSAGE_SWITCH,
     MESSAGE_FLUSH,
     MESSAGE_STATUS,
+    MESSAGE_CALL,
     MESSAGE_STOP,
     MESSAGE_ABANDON
 };
@@ -28,6 +29,8 @@ struct message {
     enum message_kind kind;
     const char *path;                 /* PREPARE */
     struct engine_status *ret_status; /* STATUS */
+    engine_call_fn *call;             /* CALL; SWITCH: NULL, or instead of one */
+    void *context;                    /* of the call */
     struct err *err;
     bool ok, answered;
     struct engine *engine;
@@ -111,15 +114,33 @@ static void prepare_do(struct message *message)
     message_answer(message, ok);
 }
 
+static void call_do(struct message *message)
+{
+    message_answer(message, message->call(&message->engine->core, message->context, message->err));
+}
+
+static void switches_go_on(struct engine *engine);
+
+/* At an instant with no request at work. */
 static void switched(void *context)
 {
     struct engine *engine = context;
-
     struct message *message = message_take(&engine->switches);
 
-    if (message)
+    if (message && message->call)
+        call_do(message);
+    else if (message)
         message_answer(message, true);
-    if (engine->switches.first)
+    switches_go_on(engine);
+}
+
+static void switches_go_on(struct engine *engine)
+{
+    const struct message *next = engine->switches.first;
+
+    if (next && next->call)
+        core_at_instant(&engine->core, switched, engine);
+    else if (next)
         core_switch_top(&engine->core, switched, engine);
 }
 
@@ -129,7 +150,7 @@ static void switch_do(struct message *message)
 
     message_append(&engine->switches, message);
     if (engine->switches.first == message)
-        core_switch_top(&engine->core, switched, engine);
+        switches_go_on(engine);
 }
 
 static void flush_done(struct request *request, int errnum)
@@ -189,6 +210,9 @@ static void message_do(struct message *message)
         break;
     case MESSAGE_STATUS:
         status_do(message);
+        break;
+    case MESSAGE_CALL:
+        call_do(message);
         break;
     case MESSAGE_STOP:
     case MESSAGE_ABANDON:
@@ -412,6 +436,14 @@ bool engine_prepare_top(struct engine *engine, const char *path, struct err *err
 void engine_switch_top(struct engine *engine)
 {
     (void)message_send(engine, &(struct message){.kind = MESSAGE_SWITCH});
+}
+
+bool engine_call(struct engine *engine, bool at_instant, engine_call_fn *call, void *context, struct err *err)
+{
+    return message_send(engine, &(struct message){.kind = at_instant ? MESSAGE_SWITCH : MESSAGE_CALL,
+                                                  .call = call,
+                                                  .context = context,
+                                                  .err = err});
 }
 
 bool engine_flush(struct engine *engine, struct err *err)

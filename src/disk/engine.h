@@ -32,6 +32,16 @@ void engine_switch_top(struct engine *engine);
  * meanwhile. */
 bool engine_flush(struct engine *engine, struct err *err) MUST_CHECK;
 
+/* --- two sealed layers become one: disk.h --- */
+/* Whole on stable storage, and lent. ERR_BUSY: not yet, or somebody else uses them. */
+bool engine_lend(struct engine *engine, const char *const *paths, size_t count, struct err *err) MUST_CHECK;
+void engine_take_back(struct engine *engine);
+/* The image at kept_path has what both had: from now on no other is read in their place. Requests wait while tables in
+ * memory are changed. The other file is closed on return. */
+bool engine_merged(struct engine *engine, const char *kept_path, const char *gone_path, struct err *err) MUST_CHECK;
+/* The top has the image at parent_path as its parent, durable; the content must be the same under both. Requests go on. */
+bool engine_reparent_top(struct engine *engine, const char *parent_path, struct err *err) MUST_CHECK;
+
 struct engine_status {
     size_t depth;
     uint64_t clients;

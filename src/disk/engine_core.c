@@ -317,24 +317,33 @@ static void zeroing_turn(struct core *core)
         zero_round(request);
 }
 
+void core_at_instant(struct core *core, void (*act)(void *context), void *context)
+{
+    core->switched = act;
+    core->switched_context = context;
+    core->pushes = false;
+}
+
 void core_switch_top(struct core *core, void (*switched)(void *context), void *context)
 {
-    core->switched = switched;
-    core->switched_context = context;
+    core_at_instant(core, switched, context);
+    core->pushes = true;
 }
 
 static void switch_turn(struct core *core)
 {
+    struct request_list held = core->held;
     struct request *request;
 
     if (!core->switched || core->at_work > 0)
         return;
     void (*switched)(void *context) = TAKE(core->switched);
-    if (core->next_top)
+    if (core->pushes && core->next_top)
         disk_seal_and_push(core->disk, TAKE(core->next_top));
-    while ((request = request_list_take(&core->held)))
-        request_start(request);
+    core->held = (struct request_list){0};
     switched(core->switched_context);
+    while ((request = request_list_take(&held)))
+        request_start(request);
 }
 
 static void count_finished(struct core_counters *counters, const struct request *request)

@@ -98,8 +98,9 @@ struct core {
     struct core_flush flush;
     struct core_release release;
     struct disk_next_top *next_top;  /* prepared; owned */
-    void (*switched)(void *context); /* set: a switch is wanted */
+    void (*switched)(void *context); /* set: an instant with no request at work is wanted */
     void *switched_context;
+    bool pushes; /* then the prepared top takes over */
     struct core_counters counters;
     uint64_t dirty_bytes;
     bool ending;    /* nothing that nobody asked for is begun any more */
@@ -119,6 +120,8 @@ bool core_is_idle(const struct core *core);
 /* At an instant with no request at work, the prepared top takes over; then switched(context) is called, once.
  * New requests are held until then. One switch at a time. */
 void core_switch_top(struct core *core, void (*switched)(void *context), void *context);
+/* The same for something else, which act() does. One at a time, switches among them. */
+void core_at_instant(struct core *core, void (*act)(void *context), void *context);
 
 /* --- between engine_core.c and engine_flush.c --- */
 void core_finish(struct core *core, struct request *request, int errnum);

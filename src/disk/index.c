@@ -29,9 +29,9 @@ static uint32_t touched(uint32_t block_shift)
     return block_shift > MAP_BLOCK_SHIFT ? 1U << (block_shift - MAP_BLOCK_SHIFT) : 1;
 }
 
-bool index_reserve(struct index *index, uint32_t block_shift, struct err *err)
+bool index_reserve(struct index *index, uint32_t block_shift, uint64_t blocks, struct err *err)
 {
-    uint32_t need = index->count + touched(block_shift);
+    uint64_t need = index->count - index->free_count + touched(block_shift) * blocks;
 
     if (need <= index->capacity)
         return true;
@@ -46,13 +46,51 @@ bool index_reserve(struct index *index, uint32_t block_shift, struct err *err)
     return true;
 }
 
+static uint32_t take_place(struct index *index)
+{
+    uint32_t place = index->free_first;
+
+    if (place == 0)
+        return index->count++;
+    index->free_first = index->nodes[place].next;
+    index->free_count--;
+    return place;
+}
+
+/* A layer that is above all others goes to the front at once. */
 static void add_node(struct index *index, uint64_t map_block, struct index_node node)
 {
     if (map_block >= index->map_blocks)
         return;
-    node.next = index->heads[map_block];
-    index->heads[map_block] = index->count;
-    index->nodes[index->count++] = node;
+    uint32_t *link = &index->heads[map_block];
+    while (*link && index->nodes[*link].layer > node.layer)
+        link = &index->nodes[*link].next;
+    uint32_t place = take_place(index);
+    node.next = *link;
+    *link = place;
+    index->nodes[place] = node;
+}
+
+void index_drop_pair(struct index *index, uint16_t lower)
+{
+    for (uint32_t i = 0; i < index->map_blocks; i++) {
+        uint32_t *link = &index->heads[i];
+        while (*link) {
+            uint32_t place = *link;
+            struct index_node *node = &index->nodes[place];
+            if (node->layer < lower)
+                break;
+            if (node->layer > lower + 1U) {
+                node->layer--;
+                link = &node->next;
+                continue;
+            }
+            *link = node->next;
+            node->next = index->free_first;
+            index->free_first = place;
+            index->free_count++;
+        }
+    }
 }
 
 void index_add(struct index *index, uint16_t layer, uint32_t block_shift, uint32_t block, uint32_t entry)

@@ -25,14 +25,17 @@ struct index {
     uint32_t map_blocks;
     struct index_node *nodes; /* the first one is not used */
     uint32_t count, capacity;
+    uint32_t free_first, free_count; /* a list of those that are no longer in use */
 };
 
 bool index_init(struct index *index, uint32_t map_blocks, struct err *err) MUST_CHECK;
 void index_done(struct index *index);
-/* Room for a block of that size, so that index_add() cannot fail. */
-bool index_reserve(struct index *index, uint32_t block_shift, struct err *err) MUST_CHECK;
-/* Layers are added from the base upwards. Parts past the last map block are left out. */
+/* Room for so many blocks of that size, so that index_add() cannot fail. */
+bool index_reserve(struct index *index, uint32_t block_shift, uint64_t blocks, struct err *err) MUST_CHECK;
+/* Parts past the last map block are left out. It takes the time of a walk past the layers that are above. */
 void index_add(struct index *index, uint16_t layer, uint32_t block_shift, uint32_t block, uint32_t entry);
+/* Forgets what the layer and the one above it have; those above have numbers less by one from now on. */
+void index_drop_pair(struct index *index, uint16_t lower);
 uint64_t index_bytes(const struct index *index);
 
 static inline const struct index_node *index_first(const struct index *index, uint32_t map_block)

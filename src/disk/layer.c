@@ -194,6 +194,21 @@ bool layer_allocate(struct layer *layer, uint32_t block, bool reserve, struct er
     return true;
 }
 
+bool layer_append(struct layer *layer, uint64_t bytes, uint64_t *ret_offset, struct err *err)
+{
+    struct writing *writing = layer->writing;
+    uint64_t offset = round_up(writing->end_bytes + VHD_FOOTER_BYTES, DATA_ALIGNMENT);
+    uint64_t new_end = round_up(offset + bytes, VHD_SECTOR);
+
+    if (!grow(layer, offset, new_end, /* reserve= */ true, err))
+        return false;
+    writing->end_bytes = new_end;
+    writing->footer_dirty = true;
+    dirty_log_set_end(writing->log, new_end);
+    *ret_offset = offset;
+    return true;
+}
+
 void layer_bitmap_dirty(struct layer *layer, uint32_t block)
 {
     struct writing *writing = layer->writing;

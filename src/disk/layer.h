@@ -29,6 +29,7 @@ struct layer {
     struct vhd *vhd; /* owned */
     uint16_t number; /* 0: the base */
     bool parent_time_differs;
+    bool is_lent; /* disk_lend() */
     uint64_t visible_bytes; /* less than its size where a layer between it and the top is smaller */
     uint64_t allocated_blocks;
     struct writing *writing;    /* NULL: nothing in memory */
@@ -61,6 +62,8 @@ bool layer_bitmap(struct layer *layer, uint32_t block, const uint8_t **ret_bits,
 /* Appends a block, all bits 0, data zeros. reserve: the space of its data, too, is taken from the file system
  * now. On failure (ERR_NO_SPACE, ...) nothing has changed. */
 bool layer_allocate(struct layer *layer, uint32_t block, bool reserve, struct err *err) MUST_CHECK;
+/* Room for other structures behind all else. On failure nothing has changed. */
+bool layer_append(struct layer *layer, uint64_t bytes, uint64_t *ret_offset, struct err *err) MUST_CHECK;
 /* Sets bits; the block's bitmap must be in memory. Cannot fail. */
 void layer_mark(struct layer *layer, uint32_t block, uint32_t first_sector, uint32_t end_sector);
 

@@ -82,13 +82,27 @@ struct vhd {
 };
 
 /* flags: IO_READ_ONLY, or IO_WRITE, which excludes all other writers from before anything is read until it is closed; with
- * VHD_UNLOCKED it does not: who opens it has a lock elsewhere. Errors name the
- * file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_BUSY, ERR_IO. */
+ * VHD_UNLOCKED it does not: who opens it has a lock elsewhere; with VHD_BORROWED those are excluded but for who lends it (io_lock).
+ * Errors name the file: ERR_CORRUPT, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_BUSY, ERR_IO. */
 #define VHD_UNLOCKED 0x100U
+#define VHD_BORROWED 0x200U
 bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd,
               struct err *err) MUST_CHECK;
 /* vhd_reparent() of a child that is open for writing. */
 bool vhd_reparent_open(struct vhd *child, const char *parent_path, struct err *err) MUST_CHECK;
+
+/* What another parent takes, for an image to which its writer goes on writing. In this order: the bytes lie at the offset that
+ * they were made for, in room that the writer found, durable; the writer's next flush ends the file with the footer;
+ * the copy at the start is written, durable. The content must be the same under both parents until then. */
+struct vhd_relink {
+    struct vhd_header header;
+    struct vhd_footer footer;
+    uint8_t *bytes; /* owned: the header, then what its locators name */
+    size_t length;  /* the same for any offset */
+};
+bool vhd_relink_make(const struct vhd *child, const char *parent_path, uint64_t offset, struct vhd_relink *ret_relink,
+                     struct err *err) MUST_CHECK;
+void vhd_relink_done(struct vhd_relink *relink);
 void vhd_close(struct vhd *vhd); /* accepts NULL */
 AUTO_DEFINE(auto_vhd_close, struct vhd, vhd_close)
 #define AUTO_VHD AUTO(auto_vhd_close)

@@ -161,9 +161,10 @@ bool vhd_open(const struct io *io, const char *path, unsigned flags, struct vhd 
 
     if (!vhd || !(vhd->path = path_absolute(path)))
         return err_oom(err);
+    enum io_lock_kind kind = flags & VHD_BORROWED ? IO_LOCK_BORROW : IO_LOCK_WRITE;
     /* Before anything is read: what is read must stay so. */
-    if (!io_open(io, vhd->path, flags & ~VHD_UNLOCKED, &vhd->file, err) ||
-        ((flags & IO_WRITE) && !(flags & VHD_UNLOCKED) && !io_lock(vhd->file, IO_LOCK_WRITE, err)))
+    if (!io_open(io, vhd->path, flags & ~(VHD_UNLOCKED | VHD_BORROWED), &vhd->file, err) ||
+        ((flags & IO_WRITE) && !(flags & VHD_UNLOCKED) && !io_lock(vhd->file, kind, err)))
         return false;
     if (!read_all(vhd, err))
         return err->code == ERR_IO ? false : err_prefix(err, "%s", vhd->path);

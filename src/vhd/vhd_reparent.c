@@ -17,52 +17,69 @@ static bool check(const struct vhd *child, const struct vhd *parent, struct err 
     return true;
 }
 
-/* *ret_end is where the footer goes, *ret_header where the header is. */
-static bool write_header(const struct vhd *child, const struct vhd_link *link, struct vhd_header *header,
-                         uint64_t *ret_header, uint64_t *ret_end, struct err *err)
+static void place(const struct vhd_link *link, uint64_t offset, struct vhd_relink *relink)
 {
-    uint8_t bytes[VHD_HEADER_BYTES];
     uint64_t w2ku_space = round_up(max_u64(link->w2ku.length, 1), VHD_SECTOR);
     uint64_t w2ru_space = round_up(max_u64(link->w2ru.length, 1), VHD_SECTOR);
-    uint64_t offset;
-
-    if (!vhd_switch_begin(child, &offset, err))
-        return false;
     uint64_t w2ku = offset + VHD_HEADER_BYTES;
-    uint64_t w2ru = w2ku + w2ku_space;
-    vhd_link_place(link, header, w2ku, w2ku_space, w2ru, w2ru_space);
-    vhd_header_encode(header, bytes);
-    if (!io_truncate(child->file, w2ru + w2ru_space, err) ||
-        !io_write(child->file, offset, bytes, sizeof bytes, err) ||
-        !vhd_link_write(link, header, child->file, err) || !io_sync(child->file, err))
-        return false;
-    *ret_header = offset;
-    *ret_end = w2ru + w2ru_space;
+
+    vhd_link_place(link, &relink->header, w2ku, w2ku_space, w2ku + w2ku_space, w2ru_space);
+    relink->footer.data_offset = offset;
+    relink->length = VHD_HEADER_BYTES + w2ku_space + w2ru_space;
+}
+
+/* As vhd_link_write() would write them. */
+static bool fill(const struct vhd_link *link, struct vhd_relink *relink, struct err *err)
+{
+    uint64_t offset = relink->footer.data_offset;
+
+    relink->bytes = calloc(1, relink->length);
+    if (!relink->bytes)
+        return err_oom(err);
+    vhd_header_encode(&relink->header, relink->bytes);
+    memcpy(relink->bytes + (relink->header.locators[0].offset - offset), link->w2ku.bytes, link->w2ku.length);
+    memcpy(relink->bytes + (relink->header.locators[1].offset - offset), link->w2ru.bytes, link->w2ru.length);
     return true;
 }
 
-static bool reparent(const struct vhd *child, const struct vhd *parent, struct vhd_link *link,
+bool vhd_relink_make(const struct vhd *child, const char *parent_path, uint64_t offset, struct vhd_relink *ret_relink,
                      struct err *err)
 {
-    struct vhd_header header = child->header;
-    struct vhd_footer footer = child->footer;
-    uint64_t end;
+    AUTO_VHD struct vhd *parent = NULL;
+    struct vhd_relink relink = {.header = child->header, .footer = child->footer};
+    struct vhd_link link = {0};
 
-    return vhd_link_make(child->path, parent, &header, link, err) &&
-           write_header(child, link, &header, &footer.data_offset, &end, err) &&
-           vhd_switch_footers(child, &footer, end, err);
+    if (!vhd_open(child->file->io, parent_path, IO_READ_ONLY, &parent, err) || !check(child, parent, err) ||
+        !vhd_link_make(child->path, parent, &relink.header, &link, err))
+        return false;
+    place(&link, offset, &relink);
+    bool ok = fill(&link, &relink, err);
+    vhd_link_done(&link);
+    if (ok)
+        *ret_relink = relink;
+    return ok;
+}
+
+void vhd_relink_done(struct vhd_relink *relink)
+{
+    free(relink->bytes);
+    *relink = (struct vhd_relink){0};
 }
 
 bool vhd_reparent_open(struct vhd *child, const char *parent_path, struct err *err)
 {
-    AUTO_VHD struct vhd *parent = NULL;
-    struct vhd_link link = {0};
+    AUTO(vhd_relink_done) struct vhd_relink relink = {0};
+    uint64_t offset;
 
-    if (!vhd_open(child->file->io, parent_path, IO_READ_ONLY, &parent, err) || !check(child, parent, err))
+    /* The first time for what is refused: then the file is as it was. */
+    if (!vhd_relink_make(child, parent_path, 0, &relink, err) || !vhd_switch_begin(child, &offset, err))
         return false;
-    bool ok = reparent(child, parent, &link, err);
-    vhd_link_done(&link);
-    return ok;
+    vhd_relink_done(&relink);
+    if (!vhd_relink_make(child, parent_path, offset, &relink, err))
+        return false;
+    return io_truncate(child->file, offset + relink.length, err) &&
+           io_write(child->file, offset, relink.bytes, relink.length, err) && io_sync(child->file, err) &&
+           vhd_switch_footers(child, &relink.footer, offset + relink.length, err);
 }
 
 bool vhd_reparent(const struct io *io, const char *path, const char *parent_path, struct err *err)

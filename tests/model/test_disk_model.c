@@ -1,5 +1,5 @@
 /* Histories drawn from a seed, on a disk and on a flat array, compared: writes, zeros, flushes, seals while
- * open; and while closed new children of other sizes and block sizes, going back to a sealed layer, merges of
+ * open, merges of two sealed layers meanwhile, step by step; and while closed new children of other sizes and block sizes, going back to a sealed layer, merges of
  * any layer into its parent, larger sizes, repairs that find nothing to do. In the end every sealed layer is
  * compared with what the disk held when it was sealed, and the check of the chain finds no fault.
  *
@@ -44,7 +44,10 @@ struct history {
     unsigned ids[MAX_LAYERS];    /* what the layers' files are called by */
     uint8_t *sealed[MAX_LAYERS]; /* what each layer held when it was sealed: sealed_size bytes; owned */
     uint64_t sealed_size[MAX_LAYERS];
-    uint64_t merges;
+    uint64_t merges, open_merges;
+    struct disk_merging *merging; /* two sealed layers while the disk is open; or NULL */
+    struct disk_merge_options merge_options;
+    unsigned merging_layer; /* the upper one */
     const char *folder; /* where the images are left in the end, or NULL */
     char step[80];
 };
@@ -271,6 +274,183 @@ static void seal_open(struct history *h)
     disk_seal_and_push(h->disk, next);
 }
 
+/* --- two sealed layers become one while the disk is open --- */
+
+/* The layer was merged into its parent, or took what that had. */
+static void forget_layer(struct history *h, unsigned layer, bool up)
+{
+    AUTO_FREE char *path = layer_path(h, up ? layer - 1 : layer);
+
+    MUST(h, io_unlink(h->io, path, &err));
+    if (up)
+        h->ids[layer - 1] = h->ids[layer];
+    /* One of the two holds now what the layer held; one that is the top again goes on changing. */
+    free(h->sealed[layer - 1]);
+    h->layers--;
+    for (unsigned i = layer; i <= h->layers; i++) {
+        h->sealed[i - 1] = h->sealed[i];
+        h->sealed_size[i - 1] = h->sealed_size[i];
+        if (i < h->layers)
+            h->ids[i] = h->ids[i + 1];
+    }
+    h->sealed[h->layers] = NULL;
+}
+
+static void lend(struct history *h, unsigned first, unsigned count)
+{
+    AUTO_FREE char *lower = layer_path(h, first);
+    AUTO_FREE char *upper = layer_path(h, first + count - 1);
+    const char *const paths[] = {lower, upper};
+    struct disk_gap gap;
+
+    MUST(h, disk_flush(h->disk, &err));
+    while (disk_release_next(h->disk, &gap))
+        continue;
+    MUST(h, disk_lend(h->disk, paths, count, &err));
+}
+
+static void merging_start(struct history *h)
+{
+    if (h->merging || h->layers < 3)
+        return;
+    unsigned layer = 1 + (unsigned)random_below(&h->random, h->layers - 2);
+    AUTO_FREE char *path = layer_path(h, layer);
+    bool up = layer > 1 && random_below(&h->random, 2) == 0;
+
+    h->merge_options = (struct disk_merge_options){
+        .direction = up ? DISK_MERGE_UP : DISK_MERGE_DOWN, .into_base = true, .borrowed = true};
+    h->merging_layer = layer;
+    snprintf(h->step, sizeof h->step, "begin to merge layer %u of %u %s", layer, h->layers, up ? "up" : "down");
+    lend(h, layer - 1, 2);
+    if (disk_merging_open(h->io, path, &h->merge_options, NULL, &h->merging, &err))
+        return;
+    if (err.code != ERR_UNSUPPORTED || h->sealed_size[layer] == h->sealed_size[layer - 1])
+        fail(h, "begin a merge");
+    disk_take_back(h->disk);
+}
+
+static void merging_end(struct history *h)
+{
+    MUST(h, disk_merging_finish(h->merging, &err));
+    disk_merging_close(TAKE(h->merging));
+    disk_take_back(h->disk);
+}
+
+/* A merge down that does not come to its end leaves a lower layer with some of the upper one's sectors: nobody looks at it
+ * but through the upper one. Here somebody may go back to it. */
+static void take_as_it_is(struct history *h)
+{
+    unsigned layer = h->merging_layer - 1;
+    AUTO_FREE char *path = layer_path(h, layer);
+    struct disk_options options = {.io = h->io};
+    AUTO_DISK struct disk *disk = NULL;
+
+    if (h->merge_options.direction == DISK_MERGE_UP)
+        return;
+    MUST(h, disk_open(path, &options, &disk, &err));
+    MUST(h, disk_read(disk, 0, h->sealed[layer], h->sealed_size[layer], &err));
+}
+
+static void repaired(void *context, const char *text)
+{
+    (void)context;
+    (void)text;
+}
+
+static void any_fault(void *context, const struct disk_fault *fault)
+{
+    snprintf(err.text, sizeof err.text, "%s: %s", fault->path, fault->text);
+    fail(context, "a fault");
+}
+
+/* As by a kill: what was not flushed is lost, and the footer at the end may be. */
+static void merging_kill(struct history *h)
+{
+    bool up = h->merge_options.direction == DISK_MERGE_UP;
+    AUTO_FREE char *path = layer_path(h, up ? h->merging_layer : h->merging_layer - 1);
+
+    disk_merging_close(TAKE(h->merging));
+    disk_take_back(h->disk);
+    MUST(h, disk_close(TAKE(h->disk), &err));
+    MUST(h, disk_repair(h->io, path, repaired, any_fault, h, NULL, &err));
+    take_as_it_is(h);
+}
+
+static void merging_give_up(struct history *h)
+{
+    if (!h->merging)
+        return;
+    merging_end(h);
+    take_as_it_is(h);
+}
+
+/* The parent of an image that the disk has open. */
+static void relink_layer(struct history *h, unsigned layer, const char *parent)
+{
+    AUTO_FREE char *path = layer_path(h, layer);
+    AUTO_VHD struct vhd *image = NULL;
+    AUTO(vhd_relink_done) struct vhd_relink relink = {0};
+    uint8_t footer[VHD_FOOTER_BYTES];
+    uint64_t offset;
+
+    if (layer + 1 < h->layers) {
+        lend(h, layer, 1);
+        MUST(h, vhd_reparent(h->io, path, parent, &err));
+        disk_take_back(h->disk);
+        return;
+    }
+    MUST(h, vhd_open(h->io, path, IO_WRITE | VHD_UNLOCKED, &image, &err));
+    MUST(h, vhd_relink_make(image, parent, 0, &relink, &err));
+    MUST(h, disk_top_append(h->disk, relink.length, &offset, &err));
+    vhd_relink_done(&relink);
+    MUST(h, vhd_relink_make(image, parent, offset, &relink, &err));
+    MUST(h, io_write(image->file, offset, relink.bytes, relink.length, &err));
+    disk_top_link(h->disk, &relink);
+    if (random_below(&h->random, 2) == 0) /* a new block comes between */
+        write_some(h, true);
+    MUST(h, disk_flush(h->disk, &err));
+    vhd_footer_encode(&relink.footer, footer);
+    MUST(h, io_write(image->file, 0, footer, sizeof footer, &err));
+}
+
+static void merging_take(struct history *h)
+{
+    unsigned layer = h->merging_layer;
+    bool up = h->merge_options.direction == DISK_MERGE_UP;
+    AUTO_FREE char *lower = layer_path(h, layer - 1);
+    AUTO_FREE char *upper = layer_path(h, layer);
+    struct disk_merged *merged;
+
+    snprintf(h->step, sizeof h->step, "leave out layer %u of %u", up ? layer - 1 : layer, h->layers);
+    MUST(h, disk_merged_open(h->io, up ? upper : lower, up ? lower : upper, &merged, &err));
+    MUST(h, disk_merged_take(h->disk, merged, &err));
+    disk_merged_free(merged);
+    if (up) {
+        AUTO_FREE char *below = layer_path(h, layer - 2);
+        lend(h, layer, 1);
+        MUST(h, vhd_reparent(h->io, upper, below, &err));
+        disk_take_back(h->disk);
+    } else {
+        relink_layer(h, layer + 1, lower);
+    }
+    forget_layer(h, layer, up);
+    if (disk_depth(h->disk) != h->layers)
+        fail(h, "depth");
+    h->open_merges++;
+}
+
+static void merging_step(struct history *h)
+{
+    bool more;
+
+    snprintf(h->step, sizeof h->step, "go on to merge layer %u of %u", h->merging_layer, h->layers);
+    MUST(h, disk_merging_step(h->merging, 1 + random_below(&h->random, 1U << 20), &more, &err));
+    if (more)
+        return;
+    merging_end(h);
+    merging_take(h);
+}
+
 /* --- while the disk is closed --- */
 
 static void new_child(struct history *h)
@@ -312,26 +492,6 @@ static void go_back(struct history *h)
 static uint64_t size_of_layer(const struct history *h, unsigned layer)
 {
     return layer + 1 == h->layers ? h->size : h->sealed_size[layer];
-}
-
-/* The layer was merged into its parent, or took what that had. */
-static void forget_layer(struct history *h, unsigned layer, bool up)
-{
-    AUTO_FREE char *path = layer_path(h, up ? layer - 1 : layer);
-
-    MUST(h, io_unlink(h->io, path, &err));
-    if (up)
-        h->ids[layer - 1] = h->ids[layer];
-    /* One of the two holds now what the layer held; one that is the top again goes on changing. */
-    free(h->sealed[layer - 1]);
-    h->layers--;
-    for (unsigned i = layer; i <= h->layers; i++) {
-        h->sealed[i - 1] = h->sealed[i];
-        h->sealed_size[i - 1] = h->sealed_size[i];
-        if (i < h->layers)
-            h->ids[i] = h->ids[i + 1];
-    }
-    h->sealed[h->layers] = NULL;
 }
 
 static void merge(struct history *h)
@@ -381,18 +541,12 @@ static void no_repair(void *context, const char *text)
     fail(context, "a repair where nothing is to repair");
 }
 
-static void no_fault(void *context, const struct disk_fault *fault)
-{
-    snprintf(err.text, sizeof err.text, "%s: %s", fault->path, fault->text);
-    fail(context, "a fault");
-}
-
 static void repair(struct history *h)
 {
     AUTO_FREE char *path = layer_path(h, (unsigned)random_below(&h->random, h->layers));
 
     snprintf(h->step, sizeof h->step, "repair %s", path);
-    MUST(h, disk_repair(h->io, path, no_repair, no_fault, h, NULL, &err));
+    MUST(h, disk_repair(h->io, path, no_repair, any_fault, h, NULL, &err));
 }
 
 static void reopen(struct history *h)
@@ -400,7 +554,13 @@ static void reopen(struct history *h)
     uint64_t choice = random_below(&h->random, 12);
 
     snprintf(h->step, sizeof h->step, "reopen at depth %u", h->layers);
-    MUST(h, disk_close(TAKE(h->disk), &err));
+    /* In a dynamic base the data of bits that were lost are a fault, until the merge is done again. */
+    if (h->merging && h->merging_layer > 1 && choice % 2 == 0) {
+        merging_kill(h);
+    } else {
+        merging_give_up(h);
+        MUST(h, disk_close(TAKE(h->disk), &err));
+    }
     if (choice < 6)
         new_child(h);
     else if (choice < 7)
@@ -420,6 +580,10 @@ static void step(struct history *h)
 
     if (deep(h) && random_below(&h->random, 8) == 0)
         seal_open(h);
+    if (h->merging)
+        merging_step(h);
+    else if (random_below(&h->random, 10) == 0)
+        merging_start(h);
     if (choice < 40)
         write_some(h, choice < 12);
     else if (choice < 52)
@@ -462,7 +626,7 @@ static void check_faults(struct history *h)
     AUTO_FREE char *path = layer_path(h, h->layers - 1);
 
     snprintf(h->step, sizeof h->step, "the check of %u layers", h->layers);
-    MUST(h, disk_check(h->io, path, no_fault, h, NULL, &err));
+    MUST(h, disk_check(h->io, path, any_fault, h, NULL, &err));
 }
 
 /* --- what is left for others to read --- */
@@ -547,6 +711,7 @@ static void history_start(struct history *h)
 static void history_end(struct history *h)
 {
     snprintf(h->step, sizeof h->step, "the end");
+    merging_give_up(h);
     compare_all(h, h->disk, h->model, h->size);
     MUST(h, disk_flush(h->disk, &err));
     if (!disk_sealed_layers_are_clean(h->disk))
@@ -568,7 +733,7 @@ static void history_end(struct history *h)
 
 struct sums {
     unsigned deepest;
-    uint64_t merges;
+    uint64_t merges, open_merges;
 };
 
 static void run(uint64_t seed, unsigned max_layers, const char *folder, struct sums *sums)
@@ -582,6 +747,7 @@ static void run(uint64_t seed, unsigned max_layers, const char *folder, struct s
     history_end(&h);
     sums->deepest = h.deepest > sums->deepest ? h.deepest : sums->deepest;
     sums->merges += h.merges;
+    sums->open_merges += h.open_merges;
 }
 
 int main(int argc, char **argv)
@@ -596,8 +762,9 @@ int main(int argc, char **argv)
     for (uint64_t i = 0; i < histories; i++)
         run(first + i, layers, argc > 4 && i + 1 == histories ? argv[4] : NULL, &sums);
     printf(
-        "%llu histories from seed %llu agree with the model; the deepest chain had %u layers; %llu merges\n",
+        "%llu histories from seed %llu agree with the model; the deepest chain had %u layers; %llu merges, %llu of "
+        "layers in use\n",
         (unsigned long long)histories, (unsigned long long)first, sums.deepest,
-        (unsigned long long)sums.merges);
+        (unsigned long long)(sums.merges + sums.open_merges), (unsigned long long)sums.open_merges);
     return 0;
 }

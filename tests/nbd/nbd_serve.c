@@ -5,7 +5,10 @@
  *   nbd_serve serve TOP SOCKET [read-only] [name=NAME]
  *       answers each line with `ok ...` or `error ...`: prepare FILE, switch, flush, status; its end stops
  * the engine.
+ *       merge (down|up) UPPER LOWER OTHER: two sealed layers become one and the other file goes; OTHER is what lies above
+ * them (down; `top` if it is the top) or below (up)
  */
+#include "disk_tools.h"
 #include "engine.h"
 
 #include <signal.h>
@@ -54,6 +57,56 @@ static void status_print(struct engine *engine)
     fflush(stdout);
 }
 
+/* The copying, on this thread beside the engine's. */
+static bool copy(struct engine *engine, const char *upper, const char *lower, bool up, struct err *err)
+{
+    const char *const paths[] = {upper, lower};
+    const struct disk_merge_options options = {.direction = up ? DISK_MERGE_UP : DISK_MERGE_DOWN,
+                                               .into_base = true,
+                                               .borrowed = true,
+                                               .parent_path = lower};
+    AUTO_DISK_MERGING struct disk_merging *merging = NULL;
+    bool more = true;
+
+    if (!engine_lend(engine, paths, 2, err))
+        return false;
+    bool ok = disk_merging_open(&io_real, upper, &options, NULL, &merging, err);
+    while (ok && more)
+        ok = disk_merging_step(merging, 1 << 20, &more, err);
+    ok = ok && disk_merging_finish(merging, err);
+    disk_merging_close(TAKE(merging));
+    engine_take_back(engine);
+    return ok;
+}
+
+static bool link_sealed(struct engine *engine, const char *path, const char *parent, struct err *err)
+{
+    AUTO_VHD struct vhd *image = NULL;
+
+    if (!engine_lend(engine, &path, 1, err))
+        return false;
+    bool ok = vhd_open(&io_real, path, IO_WRITE | VHD_BORROWED, &image, err) && vhd_reparent_open(image, parent, err);
+    vhd_close(TAKE(image));
+    engine_take_back(engine);
+    return ok;
+}
+
+static bool merge(struct engine *engine, char *words, struct err *err)
+{
+    const char *direction = strtok(words, " "), *upper = strtok(NULL, " "), *lower = strtok(NULL, " ");
+    const char *other = strtok(NULL, " ");
+    bool up = strcmp(direction, "up") == 0, top = other && strcmp(other, "top") == 0;
+
+    if (!other)
+        return err_set(err, ERR_USAGE, "merge what?");
+    if (!copy(engine, upper, lower, up, err) || !engine_merged(engine, up ? upper : lower, up ? lower : upper, err))
+        return false;
+    bool linked = top  ? engine_reparent_top(engine, lower, err)
+                  : up ? link_sealed(engine, upper, other, err)
+                       : link_sealed(engine, other, lower, err);
+    return linked && io_unlink(&io_real, up ? lower : upper, err);
+}
+
 static void line_do(struct engine *engine, char *line)
 {
     struct err err = ERR_INIT;
@@ -66,6 +119,8 @@ static void line_do(struct engine *engine, char *line)
         answer(true, NULL);
     } else if (strcmp(line, "flush") == 0) {
         answer(engine_flush(engine, &err), &err);
+    } else if (strncmp(line, "merge ", 6) == 0) {
+        answer(merge(engine, line + 6, &err), &err);
     } else if (strcmp(line, "status") == 0) {
         status_print(engine);
     } else {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import unittest
 
@@ -50,6 +51,40 @@ class Load(ServedTest):
         self.assertTrue(self.flat(top) == content, "7-Zip reads something else")
         again = self.serve(top)
         self.fio(again, *writes, "--verify_only")
+        self.assertEqual(again.stop(), 0)
+
+    def test_fio_verifies_while_sealed_layers_are_merged(self):
+        """Layers come and are merged away, first, middle and last, down and up, under a load that checks itself."""
+        server = self.served_chain()
+        fio = subprocess.Popen(["fio", "--ioengine=nbd", f"--uri={server.uri}", "--randrepeat=1", "--group_reporting",
+                                "--verify_fatal=1", "--name=verify", "--rw=randwrite", "--bsrange=512-64k", "--blockalign=512",
+                                "--iodepth=32", "--size=60m", "--io_size=100m", "--verify=crc32c", "--verify_interval=512",
+                                "--verify_backlog=64", "--fsync=100", "--rate=,25m"], cwd=self.directory,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        names, merges, choice, made = ["base.vhd", "top.avhd"], 0, random.Random(5), 0
+        while fio.poll() is None:
+            if len(names) < 6:
+                name = f"layer{made}.avhd"
+                made += 1
+                self.push(server, names[-1], name)
+                names.append(name)
+                continue
+            upper = choice.randrange(1, len(names) - 1)
+            up = upper > 1 and choice.randrange(2) == 0
+            other = names[upper - 2] if up else names[upper + 1]
+            other = "top" if other == names[-1] else self.path(other)
+            server.tell(f"merge {'up' if up else 'down'} {self.path(names[upper])} {self.path(names[upper - 1])} {other}")
+            del names[upper - 1 if up else upper]
+            merges += 1
+            self.assertEqual(server.tell("status")["depth"], str(len(names)))
+        output = fio.communicate(timeout=120)[0]
+        self.assertEqual(fio.returncode, 0, output)
+        self.assertGreater(merges, 5, "the merges did not fall into the load")
+        content = self.read_all(server)
+        self.assertEqual(server.stop(), 0)
+        self.assertTrue(self.flat(names[-1]) == content, "7-Zip reads something else")
+        again = self.serve(names[-1])
+        self.assertTrue(self.read_all(again) == content)
         self.assertEqual(again.stop(), 0)
 
     def test_fio_overwrites_and_verifies_what_was_sealed(self):
