@@ -73,14 +73,20 @@ static bool take_back(struct store *store, const char *path, struct config *befo
 }
 
 /* The commit that was done is taken back where nothing has come of it. If the file cannot be written it stays done. */
-static void go_back(struct store *store, const struct committed *committed, const struct store_machine *machine,
+static void go_back(struct store *store, struct committed *committed, const struct store_machine *machine,
                     bool *is_uncertain)
 {
     if (!committed->before || *is_uncertain || store->is_stale || !machine || !machine->may_go_back ||
         !machine->may_go_back(machine->context))
         return;
-    if (take_back(store, committed->path, committed->before, is_uncertain))
-        reload(store);
+    if (!take_back(store, committed->path, committed->before, is_uncertain))
+        return;
+    reload(store);
+    /* That it cannot be read must not look like the commit: the machine asks the tree which disks are its own. */
+    if (store->is_stale) {
+        config_free(store->tree->vm);
+        store->tree->vm = TAKE(committed->before);
+    }
 }
 
 /* Does it write a snapshot anew that we know? */
@@ -94,7 +100,7 @@ static bool rewrites_listed(const struct store *store, const struct plan *plan)
     return false;
 }
 
-static void run_failed(struct store *store, const struct plan *plan, size_t index, const struct committed *committed,
+static void run_failed(struct store *store, const struct plan *plan, size_t index, struct committed *committed,
                        const struct store_machine *machine, bool is_uncertain)
 {
     bool ignored;
