@@ -55,6 +55,17 @@ void print_state(const char *vm_name, const json_t *value)
     putchar('\n');
 }
 
+int print_value(const char *vm_name, const json_t *value, bool json, people_print *print)
+{
+    if (json)
+        return output_json(value);
+    if (json_object_get(value, "plan"))
+        return output_plan(json_object_get(value, "plan"));
+    if (print)
+        print(vm_name, value);
+    return 0;
+}
+
 int call_and_print(const char *vm_name, const char *operation, json_t *arguments, bool json,
                    people_print *print)
 {
@@ -63,13 +74,7 @@ int call_and_print(const char *vm_name, const char *operation, json_t *arguments
 
     if (!call_operation(vm_name, operation, arguments, &value, &err))
         return cli_fail(vm_name, &err);
-    if (json)
-        return output_json(value);
-    if (json_object_get(value, "plan"))
-        return output_plan(json_object_get(value, "plan"));
-    if (print)
-        print(vm_name, value);
-    return 0;
+    return print_value(vm_name, value, json, print);
 }
 
 int call_simple(int argc, char **argv, const char *operation, people_print *print)

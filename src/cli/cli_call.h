@@ -16,9 +16,11 @@ bool argument_flag(json_t *arguments, const char *key, bool flag, struct err *er
 /* The path made absolute: who does the operation has another working directory. */
 bool argument_path(json_t *arguments, const char *key, const char *path, struct err *err) MUST_CHECK;
 
-/* Calls, and prints: the plan if the answer is one, JSON if json, else what print does with the answer (NULL:
- * nothing). Returns the exit status. vm_name goes into messages. */
+/* Prints an answer: JSON if json, the plan if it is one, else what print does with it (NULL: nothing). Returns the exit status.
+ * vm_name goes into messages. */
 typedef void people_print(const char *vm_name, const json_t *value);
+int print_value(const char *vm_name, const json_t *value, bool json, people_print *print);
+/* Calls, and prints so. */
 int call_and_print(const char *vm_name, const char *operation, json_t *arguments, bool json,
                    people_print *print);
 

@@ -15,7 +15,8 @@ static const struct cli_command COMMANDS[] = {
     {"list", cmd_list, "[--json]", "list all VMs"},
     {"show", cmd_show, "NAME [--json]", "show a VM: its state, hardware and disks"},
     {"set", cmd_set, "NAME KEY=VALUE... [--dry-run] [--json]", "change settings of a VM"},
-    {"remove", cmd_remove, "NAME [--yes] [--json]", "remove a VM with all its snapshots"},
+    {"rename", cmd_rename, "NAME NEWNAME [--dry-run] [--json]", "give a VM another name"},
+    {"remove", cmd_remove, "NAME [--dry-run] [--yes] [--json]", "remove a VM with all its snapshots"},
     {"start", cmd_start, "NAME [--paused] [--dry-run] [--json]", "start a VM, or go on with a saved one"},
     {"stop", cmd_stop, "NAME [--force] [--timeout SECONDS] [--dry-run] [--json]",
      "press the power button and wait, or cut the power"},
@@ -43,7 +44,10 @@ static const struct cli_command COMMANDS[] = {
      "Only snapshots taken with `snapshot --scheduled` are looked at. Each rule keeps the newest snapshot of\n"
      "its N newest hours, days, weeks or months that have one, by local time; --keep-last the N newest. What\n"
      "no rule keeps is deleted as by `delete`, the oldest first."},
-    {"check", cmd_check, "NAME [--repair] [--json]", "look for damage in all files of a VM and its snapshots, and repair what provably can be"},
+    {"export", cmd_export, "NAME [SNAPSHOT] DIR [--name NAME] [--disks-only] [--dry-run] [--json]",
+     "copy a VM, or one snapshot as a VM of its own, to a folder"},
+    {"import", cmd_import, "DIR [--copy] [--name NAME] [--trust] [--dry-run] [--json]", "make a VM of a folder that holds one"},
+    {"check", cmd_check, "NAME [--repair [--from SNAPSHOT] [--dry-run]] [--json]", "look for damage in all files of a VM and its snapshots, and repair what provably can be"},
     {"cancel", cmd_cancel, "NAME [--json]", "cancel what is in progress on a VM"},
     {"disk", cmd_disk, "COMMAND ...", "work on virtual disk files, with no VM needed"},
 };

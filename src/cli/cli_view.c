@@ -14,7 +14,10 @@ bool view_tree(const char *vm_name, struct tree **ret_tree, struct err *err)
 {
     AUTO_FREE char *vm_dir = NULL;
 
-    return store_find(&io_real, vm_name, &vm_dir, err) && store_read(&io_real, vm_dir, ret_tree, err);
+    if (!store_find(&io_real, vm_name, &vm_dir, err) || !store_read(&io_real, vm_dir, ret_tree, err))
+        return false;
+    /* A folder that was moved or copied has the name of the folder. */
+    return config_set_string(&(*ret_tree)->vm->name, vm_name, err);
 }
 
 char *view_state_text(const json_t *status)

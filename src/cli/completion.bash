@@ -29,8 +29,9 @@ _bough_offer_operand() {
     local verb=$1 word=$2
     case $COMP_CWORD:$verb in
         2:create) ;;
+        2:import | 4:export) _bough_offer_files "$word" ;;
         2:*) _bough_offer "$word" < <(bough list --json 2>/dev/null | _bough_strings name) ;;
-        3:apply | 3:delete | 3:settings | 3:notes | 3:rename-snapshot)
+        3:apply | 3:delete | 3:export | 3:settings | 3:notes | 3:rename-snapshot)
             # The first GUID is the VM's own.
             _bough_offer "${word^^}" < <(bough tree "${COMP_WORDS[2]//\\/}" --json 2>/dev/null |
                 _bough_strings guid | sed 1d) ;;

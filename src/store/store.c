@@ -43,6 +43,17 @@ bool store_reload(struct store *store, struct err *err)
     return reload(store, /* known= */ NULL, /* plan= */ NULL, err);
 }
 
+bool store_moved(struct store *store, const char *vm_dir, struct err *err)
+{
+    char *dir = path_absolute(vm_dir);
+
+    if (!dir)
+        return err_oom(err);
+    free(store->vm_dir);
+    store->vm_dir = dir;
+    return store_reload(store, err);
+}
+
 bool reload_listed(struct store *store, const struct plan *plan, struct err *err)
 {
     return reload(store, store->tree, plan, err);

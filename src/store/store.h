@@ -58,6 +58,8 @@ const struct tree *store_tree(const struct store *store); /* as of the last comm
 bool store_alive_lock(struct store *store, int *ret_fd, struct err *err) MUST_CHECK;
 void store_alive_unlock(struct store *store); /* our copy alone */
 
+/* The VM's folder has another name now. */
+bool store_moved(struct store *store, const char *vm_dir, struct err *err) MUST_CHECK;
 /* Reads the tree again: after a plan without a commit (the text of a snapshot). */
 bool store_reload(struct store *store, struct err *err) MUST_CHECK;
 

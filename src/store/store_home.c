@@ -8,11 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
-
-/* Folders being made or removed; a dot in front hides them from store_list(). */
-#define NEW_SUFFIX     ".new~"
-#define REMOVED_SUFFIX ".removed~"
 
 static bool absolute_home(char *joined, char **ret_home, struct err *err)
 {
@@ -156,8 +153,7 @@ static int remove_below(void *context, const char *name)
     return 0;
 }
 
-/* A folder that is nobody's yet or no more, whatever it holds. */
-static void remove_all(const struct io *io, const char *path)
+void remove_all(const struct io *io, const char *path)
 {
     struct listing inside = {.io = io, .home = path};
     struct err err;
@@ -191,9 +187,17 @@ static int look_for_leftover(void *context, const char *name)
     return guid_parse(text, &guid) ? remove_below(leftovers, name) : 0;
 }
 
+/* Only what is ours: an export may go to a folder that others can write to as well. */
+static bool is_own_folder(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) != 0 || (S_ISDIR(st.st_mode) && st.st_uid == geteuid());
+}
+
 /* What makers and removers left that did not come to their end. The home's lock is shared while one is at
  * work: who gets it alone knows that none is. Best effort. */
-static int home_lock(const struct io *io, const char *home)
+int home_lock(const struct io *io, const char *home)
 {
     struct listing leftovers = {.io = io};
     struct err err;
@@ -204,7 +208,7 @@ static int home_lock(const struct io *io, const char *home)
             log_debug("%s", err.text);
         for (size_t i = 0; i < leftovers.count; i++) {
             AUTO_FREE char *path = path_join(home, leftovers.names[i]);
-            if (path)
+            if (path && is_own_folder(path))
                 remove_all(io, path);
             free(leftovers.names[i]);
         }

@@ -8,6 +8,10 @@
 #define VM_FOLDER        "Virtual Machines"
 #define SNAPSHOTS_FOLDER "Snapshots"
 
+/* Folders being made or removed; a dot in front hides them from store_list(). */
+#define NEW_SUFFIX     ".new~"
+#define REMOVED_SUFFIX ".removed~"
+
 struct store {
     const struct io *io;
     char *vm_dir;
@@ -53,6 +57,21 @@ bool step_do(struct store *store, const struct step *step, const struct progress
 
 /* --- store_merge.c --- */
 bool merge_data(const struct io *io, const struct step *step, const struct progress *progress, struct err *err) MUST_CHECK;
+
+bool make_dir(const struct io *io, const char *path, struct err *err) MUST_CHECK; /* STEP_MAKE_DIR */
+bool share_file(const struct io *io, const struct step *step, struct err *err) MUST_CHECK;
+
+/* --- store_copy.c --- */
+/* A durable copy. Holes stay holes; extents are shared where the file system can. progress: bytes of the file, in the phase "copy". */
+bool copy_file(const struct io *io, const char *from, const char *to, const struct progress *progress,
+               struct err *err) MUST_CHECK;
+
+/* --- store_home.c --- */
+/* The lock of those who make or remove folders in this one, shared; what is left of makers that have died is removed first. -1 where it
+ * cannot be had, which is no reason not to go on. */
+int home_lock(const struct io *io, const char *home);
+/* A folder that is nobody's yet or no more, whatever it holds. */
+void remove_all(const struct io *io, const char *path);
 
 /* --- store_sweep.c --- */
 /* What the steps up to and with index have made and the tree does not name. Never fails: what stays is

@@ -7,9 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define COPY_CHUNK_BYTES (1U << 20)
-
-static bool make_dir(const struct io *io, const char *path, struct err *err)
+bool make_dir(const struct io *io, const char *path, struct err *err)
 {
     struct io_stat stat;
 
@@ -25,48 +23,13 @@ static bool create_layer(const struct io *io, const struct step *step, struct er
     return vhd_create(io, step->path, &options, err);
 }
 
-/* Holes stay holes: a memory image is mostly that. */
-static bool copy_chunk(struct io_file *from, struct io_file *to, uint64_t offset, uint8_t *bytes,
-                       size_t *ret_length, struct err *err)
-{
-    if (!io_read_some(from, offset, bytes, COPY_CHUNK_BYTES, ret_length, err))
-        return false;
-    return *ret_length == 0 || bytes_are_zero(bytes, *ret_length) ||
-           io_write(to, offset, bytes, *ret_length, err);
-}
-
-static bool copy_content(struct io_file *from, struct io_file *to, struct err *err)
-{
-    AUTO_FREE uint8_t *bytes = malloc(COPY_CHUNK_BYTES);
-    uint64_t offset = 0;
-    size_t length = 0;
-
-    if (!bytes)
-        return err_oom(err);
-    do {
-        if (!copy_chunk(from, to, offset, bytes, &length, err))
-            return false;
-        offset += length;
-    } while (length == COPY_CHUNK_BYTES);
-    return io_truncate(to, offset, err) && io_sync(to, err);
-}
-
-static bool copy_file(const struct io *io, const struct step *step, struct err *err)
-{
-    AUTO_IO struct io_file *from = NULL;
-    AUTO_IO struct io_file *to = NULL;
-
-    return io_open(io, step->from, IO_READ_ONLY, &from, err) &&
-           io_open(io, step->path, IO_WRITE | IO_CREATE, &to, err) && copy_content(from, to, err);
-}
-
 /* Not every file system has links, and a file cannot have any number of them. */
-static bool share_file(const struct io *io, const struct step *step, struct err *err)
+bool share_file(const struct io *io, const struct step *step, struct err *err)
 {
     int errnum = io->ops->link(io, step->from, step->path);
 
     if (errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EMLINK || errnum == EXDEV)
-        return copy_file(io, step, err);
+        return copy_file(io, step->from, step->path, /* progress= */ NULL, err);
     return errnum == 0 || err_sys(err, errnum, "link %s to %s", step->from, step->path);
 }
 
@@ -136,7 +99,7 @@ bool step_do(struct store *store, const struct step *step, const struct progress
     case STEP_SHARE_FILE:
         return share_file(io, step, err);
     case STEP_COPY_FILE:
-        return copy_file(io, step, err);
+        return copy_file(io, step->from, step->path, /* progress= */ NULL, err);
     case STEP_WRITE_CONFIG:
         return note_images(io, step, err) && write_config(store, step, &renamed, err);
     case STEP_SYNC_DIR:

@@ -24,6 +24,14 @@ enum step_kind {
     STEP_REPARENT,     /* path: from becomes its parent, durable, at once or not at all */
     STEP_REMOVE_FILE,  /* path; fine if it is gone */
     STEP_REMOVE_DIR,   /* path with the files of ours in it; fine if it is gone, stays if it holds others */
+    /* Steps of plans about a folder as a whole (plan_folder.h). */
+    STEP_COPY_OPTIONAL, /* as STEP_COPY_FILE; fine if from is not there */
+    STEP_LINK_PARENT,   /* path: an image whose parent is from; it is told so unless it finds it */
+    STEP_FLATTEN,       /* path: a new dynamic .vhd, durable, of what the chain of from shows; both are compared */
+    STEP_RENAME,        /* path is from's new name, durable; it must be free. The commit of such a plan */
+    STEP_REMOVE_TREE,   /* path with all that is in it */
+    STEP_CHECK_MEMORY,  /* path.bin and path.vsv are of config; handed to the caller, as is: */
+    STEP_VERIFY_MEMORY, /* the same, with all their sums */
     /* Steps of a machine that runs: the executor hands them to its caller. */
     STEP_PREPARE_TOPS, /* engines open the layers of config's disks as their next tops */
     STEP_SAVE_MEMORY, /* guest memory to path.bin and path.vsv, with the id `memory` of the next step's config

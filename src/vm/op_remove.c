@@ -1,12 +1,13 @@
 /* remove: a VM with all that Bough made of it. */
 #include "vm_priv.h"
 
+#include "args.h"
 #include "auto.h"
 #include "file.h"
 #include "runtime.h"
+#include "store_folder.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,39 +51,82 @@ static bool only_ours(struct vm *vm, struct err *err)
     return listed;
 }
 
-static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *walk)
+/* Another VM's disk may have one of these images for its base. */
+static bool is_one_of(const char *path, const struct plan_layer *layers, size_t layer_count)
 {
-    (void)stat;
-    (void)walk;
-    /* A `create` at the same time clears such folders away too. */
-    return (type == FTW_DP ? rmdir(path) : unlink(path)) == 0 || errno == ENOENT ? 0 : -1;
+    struct io_stat wanted, stat;
+
+    for (size_t i = 0; i < layer_count; i++)
+        if (io_real.ops->stat(&io_real, path, &wanted) == 0 && io_real.ops->stat(&io_real, layers[i].path, &stat) == 0 &&
+            stat.device == wanted.device && stat.inode == wanted.inode)
+            return true;
+    return false;
 }
 
-/* The folder gets another name first: then the VM is gone as a whole, whatever becomes of the rest. */
-static bool folder_remove(struct vm *vm, struct err *err)
+static bool needed_by(const char *name, const struct plan_layer *layers, size_t layer_count, struct err *err)
 {
-    AUTO_FREE char *home = path_dir(vm->dir);
-    AUTO_FREE char *away = home ? string_printf("%s/.%s.removed~", home, vm_config(vm)->guid.text) : NULL;
+    AUTO_FREE char *dir = NULL;
+    AUTO_TREE struct tree *tree = NULL;
+    struct plan_layer *theirs;
+    size_t their_count;
+    bool is_free = true;
 
-    if (!away)
-        return err_oom(err);
-    if (!io_rename(&io_real, vm->dir, away, err) || !io_sync_dir(&io_real, home, err))
+    if (!store_find(&io_real, name, &dir, err) || !store_read(&io_real, dir, &tree, err) ||
+        !store_tree_layers(&io_real, tree, &theirs, &their_count, err))
+        return true; /* one that cannot be read must not keep others from being removed */
+    for (size_t i = 0; i < their_count && is_free; i++)
+        if (!path_is_inside(theirs[i].path, dir) && is_one_of(theirs[i].path, layers, layer_count))
+            is_free = err_set(err, ERR_BUSY, "%s: the VM '%s' needs it", theirs[i].path, name);
+    store_layers_free(theirs, their_count);
+    return is_free;
+}
+
+static bool nobody_needs(struct vm *vm, struct err *err)
+{
+    struct plan_layer *layers;
+    size_t count, inside = 0;
+    char **names;
+    bool is_free = true;
+
+    if (!store_layers(vm->store, &layers, &count, err))
         return false;
-    if (nftw(away, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
-        return err_sys(err, errno, "remove %s", away);
-    return true;
+    if (!store_list(&io_real, &names, err)) {
+        store_layers_free(layers, count);
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) { /* those that will be gone come first */
+        struct plan_layer layer = layers[i];
+        if (!path_is_inside(layer.path, vm->dir))
+            continue;
+        layers[i] = layers[inside];
+        layers[inside++] = layer;
+    }
+    for (size_t i = 0; names[i] && is_free; i++)
+        is_free = strcmp(names[i], path_base(vm->dir)) == 0 || needed_by(names[i], layers, inside, err);
+    store_list_free(names);
+    store_layers_free(layers, count);
+    return is_free;
 }
 
 bool op_remove(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
                struct err *err)
 {
-    const char *name = vm_config(vm)->name;
+    AUTO_FREE char *away = store_removed_dir(vm->dir);
+    AUTO_PLAN struct plan *plan = NULL;
+    const char *name = path_base(vm->dir);
+    bool dry_run = false;
 
-    (void)args;
-    (void)progress;
+    if (!away)
+        return err_oom(err);
+    if (!args_bool(args, "dry_run", &dry_run, err))
+        return false;
     if (vm->present)
         return err_set(err, ERR_STATE, "remove: %s: the VM runs: stop it first", name);
-    if (!only_ours(vm, err) || !folder_remove(vm, err))
+    if (!only_ours(vm, err) || !nobody_needs(vm, err) || !plan_remove(store_tree(vm->store), away, &plan, err))
+        return err_prefix(err, "remove: %s", name);
+    if (dry_run)
+        return vm_answer_plan(plan, ret_value, err);
+    if (!store_run_folder(&io_real, plan, NULL, progress, err))
         return err_prefix(err, "remove: %s", name);
     runtime_remove(vm->runtime_dir);
     return vm_answer(json_object(), ret_value, err);

@@ -35,7 +35,8 @@ static const struct operation {
     {"display", op_display, NEEDS_MACHINE, {NULL}},
     {"notes", op_notes, NEEDS_NOTHING, {"snapshot", "text", "dry_run"}},
     {"pause", op_pause, NEEDS_MACHINE, {NULL}},
-    {"remove", op_remove, NEEDS_NOTHING, {NULL}},
+    {"remove", op_remove, NEEDS_NOTHING, {"dry_run"}},
+    {"rename", op_rename, NEEDS_NOTHING, {"name", "dry_run"}},
     {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name", "dry_run"}},
     {"resume", op_resume, NEEDS_MACHINE, {NULL}},
     {"revert", op_revert, MAY_MAKE_MACHINE, {"no_start", "disks_only", "verify", "snapshot_first", "dry_run"}},
@@ -109,6 +110,7 @@ bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct er
         vm_close(vm);
         return false;
     }
+    vm_follow_name(vm);
     *ret_vm = vm;
     return true;
 }

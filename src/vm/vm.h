@@ -28,6 +28,16 @@ struct vm_repair_options {
 bool vm_repair(const char *vm_dir, const struct vm_repair_options *options, const struct progress *progress, json_t **ret_value,
                struct err *err) MUST_CHECK;
 
+/* A VM as a folder elsewhere. arguments: {"dir": absolute, "snapshot"?: selector, "name"?, "disks_only"?, "dry_run"?}. With a snapshot the
+ * VM may run, and that snapshot alone becomes a VM; without, the VM's lock is taken. *ret_value: {"path", "outside": [path...]}, the media
+ * and kernels that were left where they are. */
+bool vm_export(const char *vm_dir, const json_t *arguments, const struct progress *progress, json_t **ret_value,
+               struct err *err) MUST_CHECK;
+/* A VM of this home from a folder. arguments: {"dir", "name"?, "copy"?: another identity, "trust"?: files outside of the folder may be
+ * named, "dry_run"?}. Nothing in the folder is believed, and nothing is changed in it, unless it lies in the home and gets another name.
+ * *ret_value: {"name", "guid", "path"}. */
+bool vm_import(const json_t *arguments, const struct progress *progress, json_t **ret_value, struct err *err) MUST_CHECK;
+
 /* Takes the VM's lock (ERR_BUSY names the owner), recovers if nothing is alive. A machine that is alive without a manager is
  * ERR_STATE: it says so and how to end it. what: for the lock file. */
 bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err) MUST_CHECK;

@@ -17,7 +17,7 @@ typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progre
                           struct err *err);
 
 vm_operation op_cancel, op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
-    op_rename_snapshot, op_notes, op_set, op_remove, op_screenshot, op_console, op_display, op_status;
+    op_rename, op_rename_snapshot, op_notes, op_set, op_remove, op_screenshot, op_console, op_display, op_status;
 
 const struct config *vm_config(const struct vm *vm);
 /* What the VM is now, for people. run_state (may be NULL) gets QEMU's word, or "". */
@@ -28,6 +28,8 @@ bool vm_waits_for_space(const struct vm *vm);
 const char *vm_state_name(enum plan_machine machine); /* "off", "running", "paused", "saved" */
 /* ERR_STATE unless there is a machine; operation for the message. */
 bool vm_require_machine(const struct vm *vm, const char *operation, struct err *err) MUST_CHECK;
+/* The name in the settings follows that of the folder. */
+void vm_follow_name(struct vm *vm);
 /* {"state": ...} */
 bool vm_answer_state(struct vm *vm, json_t **ret_value, struct err *err) MUST_CHECK;
 

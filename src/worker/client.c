@@ -234,14 +234,14 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
 }
 
 /* Without its worker's word: from the files, and from the locks. */
-static bool status_from_files(const char *vm_dir, bool unmanaged, json_t **ret_status, struct err *err)
+static bool status_from_files(const char *vm_name, const char *vm_dir, bool unmanaged, json_t **ret_status, struct err *err)
 {
     AUTO_TREE struct tree *tree = NULL;
 
     if (!store_read(&io_real, vm_dir, &tree, err))
         return false;
     const char *state = unmanaged ? "unmanaged" : guid_is_set(&tree->vm->saved) ? "saved" : "off";
-    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", tree->vm->name, "guid",
+    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", vm_name, "guid",
                                tree->vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
                                "qemu_version", "operation", "run_state", "paused_for", "disk_errors");
     if (!status)
@@ -270,7 +270,7 @@ bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
         return false;
     if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
         return true;
-    return status_from_files(vm_dir, state == STORE_UNMANAGED, ret_status, err);
+    return status_from_files(vm_name, vm_dir, state == STORE_UNMANAGED, ret_status, err);
 }
 
 bool client_check(const char *vm_name, const struct progress *progress, json_t **ret_value, struct err *err)
@@ -286,4 +286,12 @@ bool client_repair(const char *vm_name, const struct vm_repair_options *options,
     AUTO_FREE char *vm_dir = NULL;
 
     return store_find_damaged(&io_real, vm_name, &vm_dir, err) && vm_repair(vm_dir, options, progress, ret_value, err);
+}
+
+bool client_export(const char *vm_name, const json_t *arguments, const struct progress *progress, json_t **ret_value,
+                   struct err *err)
+{
+    AUTO_FREE char *vm_dir = NULL;
+
+    return store_find(&io_real, vm_name, &vm_dir, err) && vm_export(vm_dir, arguments, progress, ret_value, err);
 }

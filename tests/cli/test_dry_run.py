@@ -15,7 +15,7 @@ from cli_test import contents, unchanged  # noqa: E402
 # files; `screenshot` writes the file that it is told; `pause` and `resume` are of the machine alone.
 READING = {"list": [], "show": ["v"], "tree": ["v"], "settings": ["v", "two"], "check": ["v"], "cancel": ["v"], "console": None,
            "display": None, "screenshot": None, "pause": None, "resume": None, "disk": None,
-           "remove": None}  # until its plan is there
+           "export": None, "import": None}  # their plans are about other folders: test_export.py looks at them
 
 
 def off(home, name):
@@ -66,6 +66,8 @@ CHANGING = [
     ("delete", off, ["two"]),
     ("delete", off, ["one", "--subtree"]),
     ("prune", off, ["--keep-last", "1"]),
+    ("rename", off, ["renamed"]),
+    ("remove", off, ["--yes"]),
 ]
 # Those that may leave all files as they are: a machine that is off is started, one that runs is stopped.
 POWER = [("start", off, []), ("stop", running, ["--force"]), ("stop", off, [])]

@@ -69,3 +69,16 @@ bool vm_create(const json_t *arguments, json_t **ret_value, struct err *err)
 {
     return answer("", "create", arguments, ret_value, err);
 }
+
+bool client_export(const char *vm_name, const json_t *arguments, const struct progress *progress, json_t **ret_value,
+                   struct err *err)
+{
+    (void)progress;
+    return answer(vm_name, "export", arguments, ret_value, err);
+}
+
+bool vm_import(const json_t *arguments, const struct progress *progress, json_t **ret_value, struct err *err)
+{
+    (void)progress;
+    return answer("", "import", arguments, ret_value, err);
+}

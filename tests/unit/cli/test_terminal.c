@@ -233,7 +233,7 @@ static void remove_and_delete_subtree_want_a_yes(void **state)
 {
     answered(*state, ARGV("remove", "web"), "[y/N] ", "\n", 15, NO_CALL);
     answered(*state, ARGV("remove", "web"), "[y/N] ", "\004", 15, NO_CALL);
-    answered(*state, ARGV("remove", "web"), "[y/N] ", "yes\n", 0, "null");
+    answered(*state, ARGV("remove", "web"), "[y/N] ", "yes\n", 0, "{}");
     answered(*state, ARGV("delete", "web", "x", "--subtree"), "[y/N] ", "n\n", 15, NO_CALL);
 }
 
