@@ -29,6 +29,9 @@ bool store_create(const struct io *io, const struct config *vm,
  * times). */
 bool store_read(const struct io *io, const char *vm_dir, struct tree **ret_tree, struct err *err) MUST_CHECK;
 
+/* The VM's own settings alone: they are one file, replaced as a whole. */
+bool store_read_vm(const struct io *io, const char *vm_dir, struct config **ret_vm, struct err *err) MUST_CHECK;
+
 enum store_lock_state {
     STORE_FREE,      /* nobody */
     STORE_MANAGED,   /* byte 0: a command or a worker has it */
@@ -103,6 +106,19 @@ bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan
                        size_t *ret_count, struct err *err) MUST_CHECK;
 bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
                   struct err *err) MUST_CHECK;
+/* For plan_apply() alone, where there may be thousands of snapshots: the VM's own layers down to the first that a listed snapshot names.
+ * What lies under that one is needed by that snapshot. All of them, as store_layers(), where one that nobody names lies in between:
+ * others may need it too. */
+bool store_present_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
+                          struct err *err) MUST_CHECK;
+/* Can each chain of these settings be followed to its base, with the parents' ids? No contents are read. */
+bool store_chains_check(const struct io *io, const struct config *config, struct err *err) MUST_CHECK;
+/* For plan_apply() alone, where there may be thousands of snapshots: the VM's tops, each with what it lies over, if a listed snapshot
+ * names that: what is needed under it is that snapshot's. Else all of them, as store_layers(): others may need it too. */
+bool store_present_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
+                          struct err *err) MUST_CHECK;
+/* Can each chain of these settings be followed to its base, with the parents' ids? No contents are read. */
+bool store_chains_check(const struct io *io, const struct config *config, struct err *err) MUST_CHECK;
 void store_layers_free(struct plan_layer *layers, size_t count);
 
 /* --- merging --- */

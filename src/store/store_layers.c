@@ -7,27 +7,71 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* What is known of the file of that identity; NULL if nothing. */
-static struct chain_file *chain_find(const struct chains *chains, uint64_t device, uint64_t inode)
+static size_t slot_of(const struct chains *chains, uint64_t device, uint64_t inode)
 {
-    for (size_t i = chains->count; i-- > 0;)
-        if (chains->files[i].device == device && chains->files[i].inode == inode)
-            return &chains->files[i];
+    uint64_t hash = (inode ^ device << 32 ^ device >> 32) * 0x9E3779B97F4A7C15U;
+
+    return (size_t)(hash >> 20) & (chains->slot_count - 1);
+}
+
+struct chain_file *chains_find(const struct chains *chains, uint64_t device, uint64_t inode)
+{
+    if (chains->slot_count == 0)
+        return NULL;
+    for (size_t slot = slot_of(chains, device, inode); chains->slots[slot] != 0;
+         slot = (slot + 1) & (chains->slot_count - 1)) {
+        struct chain_file *file = &chains->files[chains->slots[slot] - 1];
+        if (file->device == device && file->inode == inode)
+            return file;
+    }
     return NULL;
 }
 
-static bool chain_add(struct chains *chains, const char *path, uint64_t device, uint64_t inode,
-                      struct err *err)
+static void slot_take(struct chains *chains, size_t index)
+{
+    const struct chain_file *file = &chains->files[index];
+    size_t slot = slot_of(chains, file->device, file->inode);
+
+    while (chains->slots[slot] != 0)
+        slot = (slot + 1) & (chains->slot_count - 1);
+    chains->slots[slot] = index + 1;
+}
+
+/* Room for one more, in both. */
+static bool chains_grow(struct chains *chains, struct err *err)
 {
     struct chain_file *files = reallocarray(chains->files, chains->count + 1, sizeof *files);
 
     if (!files)
         return err_oom(err);
     chains->files = files;
+    if ((chains->count + 1) * 2 <= chains->slot_count)
+        return true;
+    size_t slot_count = chains->slot_count ? chains->slot_count * 2 : 64;
+    size_t *slots = calloc(slot_count, sizeof *slots);
+    if (!slots)
+        return err_oom(err);
+    free(chains->slots);
+    chains->slots = slots;
+    chains->slot_count = slot_count;
+    for (size_t i = 0; i < chains->count; i++)
+        slot_take(chains, i);
+    return true;
+}
+
+static bool chain_add(struct chains *chains, const char *path, uint64_t device, uint64_t inode,
+                      struct err *err)
+{
     char *copy = strdup(path);
+
     if (!copy)
         return err_oom(err);
-    files[chains->count++] = (struct chain_file){.path = copy, .device = device, .inode = inode};
+    if (!chains_grow(chains, err)) {
+        free(copy);
+        return false;
+    }
+    chains->files[chains->count] = (struct chain_file){.path = copy, .device = device, .inode = inode};
+    slot_take(chains, chains->count++);
     return true;
 }
 
@@ -38,6 +82,7 @@ void chains_done(struct chains *chains)
         free(chains->files[i].parent);
     }
     free(chains->files);
+    free(chains->slots);
     *chains = (struct chains){0};
 }
 
@@ -53,7 +98,7 @@ static bool add_named(const struct io *io, const struct config *config, struct c
             continue;
         if (!io_stat_path(io, disk->path, &stat, err))
             return false;
-        if (!chain_find(chains, stat.device, stat.inode) &&
+        if (!chains_find(chains, stat.device, stat.inode) &&
             !chain_add(chains, disk->path, stat.device, stat.inode, err))
             return false;
     }
@@ -95,7 +140,7 @@ static bool follow_one(struct chains *chains, size_t index, const struct vhd *im
         return true;
     if (!vhd_open_parent(image, &parent, err))
         return false;
-    const struct chain_file *known = chain_find(chains, parent->device, parent->inode);
+    const struct chain_file *known = chains_find(chains, parent->device, parent->inode);
     if (!known && !chain_add(chains, parent->path, parent->device, parent->inode, err))
         return false;
     if (!known)
@@ -175,20 +220,17 @@ bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *r
     return store_tree_layers(store->io, store->tree, ret_layers, ret_count, err);
 }
 
-bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan_layer **ret_layers,
-                       size_t *ret_count, struct err *err)
+/* Ends chains. */
+static bool layers_from(struct chains *chains, struct plan_layer **ret_layers, size_t *ret_count, struct err *err)
 {
-    struct chains chains;
+    struct plan_layer *layers = calloc(chains->count + 1, sizeof *layers);
 
-    if (!chains_read(io, tree, &chains, err))
-        return false;
-    struct plan_layer *layers = calloc(chains.count + 1, sizeof *layers);
     if (!layers) {
-        chains_done(&chains);
+        chains_done(chains);
         return err_oom(err);
     }
-    for (size_t i = 0; i < chains.count; i++) {
-        struct chain_file *file = &chains.files[i];
+    for (size_t i = 0; i < chains->count; i++) {
+        struct chain_file *file = &chains->files[i];
         layers[i] = (struct plan_layer){.path = TAKE(file->path),
                                         .parent = TAKE(file->parent),
                                         .size_bytes = file->size_bytes,
@@ -199,7 +241,69 @@ bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan
         memcpy(layers[i].id, file->id, sizeof layers[i].id);
     }
     *ret_layers = layers;
-    *ret_count = chains.count;
-    chains_done(&chains);
+    *ret_count = chains->count;
+    chains_done(chains);
     return true;
+}
+
+bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan_layer **ret_layers,
+                       size_t *ret_count, struct err *err)
+{
+    struct chains chains;
+
+    return chains_read(io, tree, &chains, err) && layers_from(&chains, ret_layers, ret_count, err);
+}
+
+bool store_chains_check(const struct io *io, const struct config *config, struct err *err)
+{
+    AUTO(chains_done) struct chains chains = {0};
+    bool ok = add_named(io, config, &chains, err);
+
+    for (size_t i = 0, named = chains.count; ok && i < named; i++)
+        ok = follow(io, &chains, i, err);
+    return ok;
+}
+
+/* By the name that the settings know it by; the VM's own disks are no snapshot's (tree_check_disks()). */
+static bool snapshot_names(const struct tree *tree, const char *path)
+{
+    for (size_t i = 0; i < tree->vm->disk_count; i++)
+        if (!tree->vm->disks[i].is_cdrom && strcmp(tree->vm->disks[i].path, path) == 0)
+            return false;
+    return tree_names_disk(tree, path);
+}
+
+/* One step down from each of the VM's tops. *ret_enough: what is there is a snapshot's, or there is nothing. */
+static bool follow_tops(const struct store *store, struct chains *chains, bool *ret_enough, struct err *err)
+{
+    bool enough = true;
+
+    if (!add_named(store->io, store->tree->vm, chains, err))
+        return false;
+    for (size_t i = 0, tops = chains->count; enough && i < tops; i++) {
+        AUTO_VHD struct vhd *top = NULL;
+        AUTO_VHD struct vhd *parent = NULL;
+        size_t ignored;
+        if (!vhd_open(store->io, chains->files[i].path, IO_READ_ONLY, &top, err) ||
+            !follow_one(chains, i, top, &parent, &ignored, err))
+            return false;
+        enough = !chains->files[i].parent || snapshot_names(store->tree, chains->files[i].parent);
+    }
+    *ret_enough = enough;
+    return true;
+}
+
+bool store_present_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count, struct err *err)
+{
+    struct chains chains = {0};
+    bool enough;
+
+    if (!follow_tops(store, &chains, &enough, err)) {
+        chains_done(&chains);
+        return false;
+    }
+    if (enough)
+        return layers_from(&chains, ret_layers, ret_count, err);
+    chains_done(&chains);
+    return store_layers(store, ret_layers, ret_count, err);
 }

@@ -190,3 +190,13 @@ bool store_read(const struct io *io, const char *vm_dir, struct tree **ret_tree,
             return true;
     return false;
 }
+
+bool store_read_vm(const struct io *io, const char *vm_dir, struct config **ret_vm, struct err *err)
+{
+    AUTO_FREE char *dir = path_absolute(vm_dir);
+    struct guid guid;
+
+    if (!dir)
+        return err_oom(err);
+    return load_guid(io, dir, &guid, err) && load_vm(io, dir, &guid, ret_vm, err);
+}

@@ -95,7 +95,12 @@ struct chain_file {
 struct chains {
     struct chain_file *files;
     size_t count;
+    size_t *slots; /* index + 1 into files, by device and inode; 0: free */
+    size_t slot_count; /* a power of two, at least twice the count */
 };
+
+/* The file of that identity; NULL if there is none. Valid until another is added. */
+struct chain_file *chains_find(const struct chains *chains, uint64_t device, uint64_t inode);
 
 /* Every image of the chains of the VM and the listed snapshots, each file once. */
 bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains,

@@ -115,25 +115,6 @@ static bool names_state(const struct config *vm, const char *name)
     return guid_equal(&guid, &vm->saved) || guid_equal(&guid, &vm->nvram);
 }
 
-static bool config_names_disk(const struct config *config, const char *path)
-{
-    for (size_t i = 0; i < config->disk_count; i++)
-        if (!config->disks[i].is_cdrom && strcmp(config->disks[i].path, path) == 0)
-            return true;
-    return false;
-}
-
-/* Not by way of a parent link. */
-static bool tree_names_disk(const struct tree *tree, const char *path)
-{
-    if (config_names_disk(tree->vm, path))
-        return true;
-    for (size_t i = 0; i < tree->snapshot_count; i++)
-        if (config_names_disk(tree->snapshots[i], path))
-            return true;
-    return false;
-}
-
 static bool is_unlisted(const struct tree *tree, const char *name, const char *end)
 {
     struct guid guid;
@@ -208,21 +189,13 @@ static bool sweep_snapshots(struct store *store, struct err *err)
     return true;
 }
 
-static bool chains_hold(const struct chains *chains, const struct io_stat *stat)
-{
-    for (size_t i = 0; i < chains->count; i++)
-        if (chains->files[i].device == stat->device && chains->files[i].inode == stat->inode)
-            return true;
-    return false;
-}
-
 /* By what the file is, not by what it is called: a parent link may reach it by another path. */
 static void sweep_candidates(struct store *store, const struct names *candidates, const struct chains *chains)
 {
     for (size_t i = 0; i < candidates->count; i++) {
         struct io_stat stat;
         if (store->io->ops->stat(store->io, candidates->names[i], &stat) == 0 && stat.is_regular &&
-            !chains_hold(chains, &stat))
+            !chains_find(chains, stat.device, stat.inode))
             remove_file(store->io, candidates->names[i]);
     }
 }

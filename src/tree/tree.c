@@ -5,6 +5,13 @@
 #include <string.h>
 #include <strings.h>
 
+static void indexes_free(struct tree *tree)
+{
+    free(tree->by_guid);
+    free(tree->by_parent);
+    free(tree->disk_paths);
+}
+
 void tree_free(struct tree *tree)
 {
     if (!tree)
@@ -13,7 +20,7 @@ void tree_free(struct tree *tree)
     for (size_t i = 0; i < tree->snapshot_count; i++)
         config_free(tree->snapshots[i]);
     free(tree->snapshots);
-    free(tree->by_guid);
+    indexes_free(tree);
     free(tree->vm_dir);
     free(tree);
 }
@@ -32,6 +39,19 @@ static int compare_creation(const void *a, const void *b)
     if ((*first)->created_ms != (*second)->created_ms)
         return (*first)->created_ms < (*second)->created_ms ? -1 : 1;
     return compare_guid(a, b);
+}
+
+static int compare_parent(const void *a, const void *b)
+{
+    const struct config *const *first = a, *const *second = b;
+    int order = strcasecmp((*first)->parent.text, (*second)->parent.text);
+
+    return order != 0 ? order : compare_creation(a, b);
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 /* Into by_guid; snapshot_count if it is not there. */
@@ -161,6 +181,37 @@ static bool set_order(struct tree *tree, struct config **snapshots, size_t snaps
     return true;
 }
 
+static void disk_paths_add(struct tree *tree, const struct config *config)
+{
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (!config->disks[i].is_cdrom)
+            tree->disk_paths[tree->disk_path_count++] = config->disks[i].path;
+}
+
+/* What is asked for each of thousands of snapshots or files must not look at all of them each time. Behind check_list(), which
+ * sets the parents. */
+static bool set_indexes(struct tree *tree, struct err *err)
+{
+    size_t count = tree->snapshot_count, disks = tree->vm->disk_count;
+
+    for (size_t i = 0; i < count; i++)
+        disks += tree->snapshots[i]->disk_count;
+    tree->by_parent = calloc(count + 1, sizeof *tree->by_parent);
+    tree->disk_paths = calloc(disks + 1, sizeof *tree->disk_paths);
+    if (!tree->by_parent || !tree->disk_paths)
+        return err_oom(err);
+    disk_paths_add(tree, tree->vm);
+    for (size_t i = 0; i < count; i++) {
+        tree->by_parent[i] = tree->snapshots[i];
+        disk_paths_add(tree, tree->snapshots[i]);
+    }
+    if (count > 0)
+        qsort(tree->by_parent, count, sizeof(struct config *), compare_parent);
+    if (tree->disk_path_count > 0)
+        qsort(tree->disk_paths, tree->disk_path_count, sizeof(char *), compare_paths);
+    return true;
+}
+
 bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, size_t snapshot_count,
               struct tree **ret_tree, struct err *err)
 {
@@ -170,11 +221,12 @@ bool tree_new(const char *vm_dir, struct config *vm, struct config **snapshots, 
         return err_oom(err);
     tree->vm = vm;
     if (config_set_string(&tree->vm_dir, vm_dir, err) && set_order(tree, snapshots, snapshot_count, err) &&
-        check_list(tree, err) && check_parents(tree, err) && tree_check_disks(tree, tree->vm, err)) {
+        check_list(tree, err) && check_parents(tree, err) && tree_check_disks(tree, tree->vm, err) &&
+        set_indexes(tree, err)) {
         *ret_tree = tree;
         return true;
     }
-    free(tree->by_guid);
+    indexes_free(tree);
     free(tree->vm_dir);
     free(tree);
     return false;
@@ -266,17 +318,37 @@ bool tree_find(const struct tree *tree, const char *selector, const struct confi
     return true;
 }
 
+bool tree_names_disk(const struct tree *tree, const char *path)
+{
+    return tree->disk_path_count > 0 &&
+           bsearch(&path, tree->disk_paths, tree->disk_path_count, sizeof(char *), compare_paths);
+}
+
+/* The first in by_parent whose parent is not less. */
+static size_t first_child(const struct tree *tree, const struct guid *guid)
+{
+    size_t low = 0, high = tree->snapshot_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strcasecmp(tree->by_parent[middle]->parent.text, guid->text) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 size_t tree_children(const struct tree *tree, const struct guid *guid, const struct config **children,
                      size_t max)
 {
     size_t count = 0;
 
-    for (size_t i = 0; i < tree->snapshot_count; i++) {
-        if (!guid_equal(&tree->snapshots[i]->parent, guid))
-            continue;
+    for (size_t i = first_child(tree, guid); i < tree->snapshot_count; i++, count++) {
+        if (!guid_equal(&tree->by_parent[i]->parent, guid))
+            break;
         if (count < max)
-            children[count] = tree->snapshots[i];
-        count++;
+            children[count] = tree->by_parent[i];
     }
     return count;
 }

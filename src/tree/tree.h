@@ -9,6 +9,9 @@ struct tree {
     struct config **snapshots; /* the listed ones, by creation time, then GUID */
     size_t snapshot_count;
     const struct config **by_guid; /* the same, by GUID: for tree_by_guid() */
+    const struct config **by_parent; /* the same, by parent, then creation: for tree_children() */
+    const char **disk_paths;         /* the images of hard disks that the VM or a snapshot names, sorted: for tree_names_disk() */
+    size_t disk_path_count;
 };
 
 void tree_free(struct tree *tree); /* accepts NULL */
@@ -41,6 +44,8 @@ const struct config *tree_by_guid(const struct tree *tree, const struct guid *gu
  * max. */
 size_t tree_children(const struct tree *tree, const struct guid *guid, const struct config **children,
                      size_t max);
+/* Do the settings of the VM or of a listed snapshot name this image as a hard disk's? Not by way of a parent link. */
+bool tree_names_disk(const struct tree *tree, const char *path);
 /* Does some listed snapshot or the VM descend directly from it? */
 bool tree_has_dependants(const struct tree *tree, const struct guid *guid);
 

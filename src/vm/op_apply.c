@@ -69,11 +69,11 @@ static bool memory_usable(const struct vm *vm, const struct apply_request *reque
     return false;
 }
 
-/* Damage in the chain of another snapshot is no reason not to go back to this one: what is needed is not known then, and all stays. */
+/* Damage in another chain than the snapshot's is no reason not to go back to it: what is needed is not known then, and all stays. */
 static bool layers_read(struct vm *vm, const struct config *snapshot, struct plan_layer **ret_layers, size_t *ret_count,
                         struct err *err)
 {
-    if (store_layers(vm->store, ret_layers, ret_count, err))
+    if (store_chains_check(&io_real, snapshot, err) && store_present_layers(vm->store, ret_layers, ret_count, err))
         return true;
     if (err->code == ERR_NO_MEMORY || !disk_chains_check(snapshot, err))
         return false;

@@ -236,13 +236,13 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
 /* Without its worker's word: from the files, and from the locks. */
 static bool status_from_files(const char *vm_name, const char *vm_dir, bool unmanaged, json_t **ret_status, struct err *err)
 {
-    AUTO_TREE struct tree *tree = NULL;
+    AUTO_CONFIG struct config *vm = NULL;
 
-    if (!store_read(&io_real, vm_dir, &tree, err))
+    if (!store_read_vm(&io_real, vm_dir, &vm, err))
         return false;
-    const char *state = unmanaged ? "unmanaged" : guid_is_set(&tree->vm->saved) ? "saved" : "off";
+    const char *state = unmanaged ? "unmanaged" : guid_is_set(&vm->saved) ? "saved" : "off";
     json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", vm_name, "guid",
-                               tree->vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
+                               vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
                                "qemu_version", "operation", "run_state", "paused_for", "disk_errors");
     if (!status)
         return err_oom(err);

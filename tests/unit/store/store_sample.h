@@ -152,7 +152,7 @@ static inline bool place_apply(struct place *place, struct store *store, size_t 
     struct plan_layer *layers;
     size_t count;
 
-    if (!store_layers(store, &layers, &count, err))
+    if (!store_present_layers(store, &layers, &count, err))
         return false;
     request.snapshot = store_tree(store)->snapshots[index]->snapshot;
     request.layers = layers;

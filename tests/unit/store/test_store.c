@@ -270,6 +270,52 @@ static void layers_are_told_with_their_parents(void **state)
     store_close(store);
 }
 
+static void layers_of_the_present_end_at_a_snapshots_image_or_are_all(void **state)
+{
+    struct place *place = *state;
+    struct store *store = place_open(place);
+    struct plan_layer *layers;
+    size_t count;
+    struct err err;
+
+    for (unsigned i = 0; i < 3; i++)
+        OK(place_snapshot(place, store, MACHINE_OFF, &err));
+    OK(store_present_layers(store, &layers, &count, &err));
+    assert_int_equal(count, 2);
+    assert_string_equal(layers[0].path, store_tree(store)->vm->disks[0].path);
+    assert_string_equal(layers[0].parent, store_tree(store)->snapshots[2]->disks[0].path);
+    store_layers_free(layers, count);
+    OK(place_delete(store, 2, /* subtree= */ false, &err)); /* what the VM lies over has no name now */
+    OK(store_present_layers(store, &layers, &count, &err));
+    assert_int_equal(count, 4);
+    store_layers_free(layers, count);
+    store_close(store);
+}
+
+/* What the VM alone had over an image that nobody names goes with it; what others have over it stays. */
+static void apply_removes_no_unnamed_layer_that_another_needs(void **state)
+{
+    struct place *place = *state;
+    struct store *store = place_open(place);
+    const struct tree *tree;
+    struct plan_layer *layers;
+    size_t count;
+    struct err err;
+
+    OK(place_snapshot(place, store, MACHINE_OFF, &err));
+    OK(place_snapshot(place, store, MACHINE_OFF, &err));
+    OK(place_snapshot(place, store, MACHINE_OFF, &err));
+    OK(place_apply(place, store, 1, (struct plan_apply){0}, &err)); /* Now and the third lie over the second's image */
+    OK(place_delete(store, 1, /* subtree= */ false, &err));
+    OK(place_apply(place, store, 0, (struct plan_apply){0}, &err));
+    tree = store_tree(store);
+    OK(store_chains_check(place->io, tree->snapshots[1], &err));
+    OK(store_layers(store, &layers, &count, &err));
+    assert_int_equal(count, 4); /* the base, the unnamed one, the third's, the VM's */
+    store_layers_free(layers, count);
+    store_close(store);
+}
+
 static void a_saved_vms_memory_goes_into_its_snapshot_and_back(void **state)
 {
     struct place *place = *state;
@@ -515,6 +561,10 @@ int main(void)
         TEST(a_live_machine_outlives_its_manager_and_bars_recovery),
         TEST(the_seeds_case_one_step_by_step),
         TEST(layers_are_told_with_their_parents),
+        TEST(layers_of_the_present_end_at_a_snapshots_image_or_are_all),
+        TEST(apply_removes_no_unnamed_layer_that_another_needs),
+        TEST(layers_of_the_present_end_at_a_snapshots_image_or_are_all),
+        TEST(apply_removes_no_unnamed_layer_that_another_needs),
         TEST(a_saved_vms_memory_goes_into_its_snapshot_and_back),
         TEST(where_there_are_no_links_memory_is_copied),
         TEST(a_snapshots_text_is_read_again),
