@@ -29,7 +29,8 @@ struct entry *model_add(struct model *model, const char *path, bool is_dir)
     if (path_is_inside(path, SAMPLE_DIR) && strcmp(dir, SAMPLE_DIR) != 0 && !model_find(model, dir))
         BAD(model, "%s is made in a folder that is not there", path);
     model->entries = reallocarray(model->entries, model->count + 1, sizeof *model->entries);
-    model->entries[model->count] = (struct entry){.hash = hash_of(path), .path = strdup(path), .is_dir = is_dir};
+    model->entries[model->count] =
+        (struct entry){.hash = hash_of(path), .path = strdup(path), .is_dir = is_dir, .id = ++model->counter};
     return &model->entries[model->count++];
 }
 
@@ -124,6 +125,8 @@ void model_guest_writes(struct model *model)
     unsigned sector = (unsigned)model_draw(model, MODEL_SECTORS);
 
     model_find(model, config->disks[disk].path)->sectors[sector] = ++model->writes;
+    if (strcmp(config->disks[disk].path, MODEL_OUTSIDE) == 0)
+        model->outside[sector] = model->writes;
     model->now.sectors[disk][sector] = model->writes;
     if (model_draw(model, 3) == 0)
         model_flush(model);
@@ -135,6 +138,28 @@ void model_flush(struct model *model)
         memcpy(model->entries[i].durable, model->entries[i].sectors, sizeof model->entries[i].durable);
 }
 
+/* Something that either direction may be the cheaper by. */
+static uint64_t allocated_bytes(const struct entry *entry)
+{
+    uint64_t bytes = 1 + entry->id % 3;
+
+    for (unsigned i = 0; i < MODEL_SECTORS; i++)
+        bytes += entry->sectors[i] ? 10 : 0;
+    return bytes;
+}
+
+/* Sometimes not empty at all: a plan must not trust it. */
+static bool may_be_empty(const struct entry *entry)
+{
+    unsigned filled = 0;
+
+    if (!entry->parent || entry->is_not_empty || entry->id % 4 == 3)
+        return false;
+    for (unsigned i = 0; i < MODEL_SECTORS; i++)
+        filled += entry->sectors[i] != 0;
+    return filled <= (entry->id % 8 == 0);
+}
+
 void model_layers(const struct model *model, struct plan_layer **ret_layers, size_t *ret_count)
 {
     struct plan_layer *layers = calloc(model->count + 1, sizeof *layers);
@@ -142,9 +167,15 @@ void model_layers(const struct model *model, struct plan_layer **ret_layers, siz
 
     for (size_t i = 0; i < model->count; i++) {
         const struct entry *entry = &model->entries[i];
-        if (strstr(entry->path, "vhd") && !entry->is_dir)
-            layers[count++] = (struct plan_layer){.path = strdup(entry->path),
-                                                  .parent = entry->parent ? strdup(entry->parent) : NULL};
+        if (!strstr(entry->path, "vhd") || entry->is_dir)
+            continue;
+        layers[count] = (struct plan_layer){.path = strdup(entry->path),
+                                            .parent = entry->parent ? strdup(entry->parent) : NULL,
+                                            .size_bytes = 1U << 30,
+                                            .allocated_bytes = allocated_bytes(entry),
+                                            .is_linked = entry->is_linked,
+                                            .may_be_empty = may_be_empty(entry)};
+        snprintf(layers[count++].id, sizeof layers->id, "%032u", entry->id);
     }
     *ret_layers = layers;
     *ret_count = count;
@@ -320,6 +351,30 @@ static bool is_needed(const struct model *model, const struct entry *entry)
     return guid_name(owner, &guid) && tree_by_guid(model->tree, &guid);
 }
 
+/* An image of that name with another id would not be gone back to. */
+static void check_ids(struct model *model)
+{
+    for (size_t i = 0; i < model->tree->snapshot_count; i++) {
+        const struct config *snapshot = model->tree->snapshots[i];
+        for (size_t j = 0; j < snapshot->disk_count; j++) {
+            const struct config_disk *disk = &snapshot->disks[j];
+            char id[33];
+            snprintf(id, sizeof id, "%032u", model_find(model, disk->path)->id);
+            if (disk->image_id[0] != '\0' && strcmp(disk->image_id, id) != 0)
+                BAD(model, "%s means another image than %s", snapshot->snapshot.text, disk->path);
+        }
+    }
+}
+
+/* Others may depend on it. */
+static void check_others(struct model *model)
+{
+    const struct entry *outside = model_find(model, MODEL_OUTSIDE);
+
+    if (!model->may_fill_base && memcmp(outside->sectors, model->outside, sizeof model->outside) != 0)
+        BAD(model, "%s was written to", MODEL_OUTSIDE);
+}
+
 static void check_rest(struct model *model)
 {
     assert_there(model, MODEL_BASE);
@@ -337,7 +392,9 @@ void model_check(struct model *model)
 {
     each_needed(model, assert_there); /* invariant 2; 3 is tree_new()'s */
     check_contents(model);
+    check_ids(model);
     check_vm(model);
+    check_others(model);
     check_rest(model);
 }
 
@@ -407,6 +464,7 @@ void model_power_cut(struct model *model)
         memcpy(entry->durable, entry->sectors, sizeof entry->durable);
         entry->is_durable = true;
     }
+    memcpy(model->outside, model_find(model, MODEL_OUTSIDE)->sectors, sizeof model->outside);
     config_free(TAKE(model->engines));
     model_reload(model);
     struct content now = model_content(model, model->tree->vm);
@@ -438,7 +496,7 @@ void model_new(struct model *model, uint64_t seed)
     struct config *vm = sample_vm(SAMPLE_DIR);
 
     *model = (struct model){
-        .random = {seed}, .seed = seed, .counter = 100000, .machine = MACHINE_OFF, .what = "make"};
+        .random = {seed}, .seed = seed, .counter = 100000, .machine = MACHINE_OFF, .what = "make", .has_ids = seed % 4};
     vm->generation = 2;
     vm->display = DISPLAY_VNC;
     vm->disks[0].bus = BUS_SCSI;
@@ -447,7 +505,7 @@ void model_new(struct model *model, uint64_t seed)
     model_add(model, SAMPLE_DIR "/Virtual Machines", true);
     model_add(model, SAMPLE_DIR "/Virtual Machines/" SAMPLE_VM, true);
     model_add(model, SAMPLE_DIR "/Snapshots", true);
-    model_add(model, MODEL_BASE, false);
+    model_add(model, MODEL_BASE, false)->is_linked = seed % 3 == 0;
     model_add(model, MODEL_OUTSIDE, false);
     AUTO_FREE char *nvram = string_printf(SAMPLE_DIR "/Virtual Machines/" SAMPLE_VM "/%s.nvram", vm->nvram.text);
     model_add(model, nvram, false);

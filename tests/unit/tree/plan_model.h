@@ -23,7 +23,10 @@ struct entry {
     uint64_t hash;
     char *path;
     bool is_dir, is_durable; /* is its name certain to be there after a power cut? */
-    char *parent;            /* a layer's */
+    char *parent;            /* a layer's, as is: */
+    unsigned id;
+    bool is_linked;    /* has another name somewhere: must not be written to */
+    bool is_not_empty; /* that is known */
     unsigned sectors[MODEL_SECTORS], durable[MODEL_SECTORS];
     struct config *config; /* a settings file's */
 };
@@ -53,7 +56,10 @@ struct model {
     struct random random;
     uint64_t seed;
     const char *what; /* the operation, for messages */
-    uint64_t plans, steps, cuts;
+    bool has_ids;       /* snapshots know the ids of their images; old ones do not */
+    bool may_fill_base; /* a merge into the base outside was asked for */
+    unsigned outside[MODEL_SECTORS];
+    uint64_t plans, steps, cuts, merges;
 };
 
 #define BAD(model, ...)                                                                                      \
@@ -101,5 +107,5 @@ void model_recover(struct model *model); /* as store_recover() does */
 /* Plays all of it, or up to a step that is drawn, and then recovers: false. after: what the VM holds behind the last commit;
  * NULL: what it did. */
 bool model_play(struct model *model, struct plan *plan, const struct content *after);
-/* Always up to that step, which is not done. */
-void model_play_to(struct model *model, struct plan *plan, size_t end, const struct content *after);
+/* Always up to that step, which is not done, or (is_torn) done in part. */
+void model_play_to(struct model *model, struct plan *plan, size_t end, bool is_torn, const struct content *after);

@@ -55,11 +55,21 @@ static void commit(struct model *model, const struct playing *playing, size_t in
     model_check_durable(model);
 }
 
+/* As the store does when it writes a snapshot for the first time. */
+static void note_ids(struct model *model, struct config *snapshot)
+{
+    for (size_t i = 0; i < snapshot->disk_count; i++)
+        snprintf(snapshot->disks[i].image_id, sizeof snapshot->disks[i].image_id, "%032u",
+                 model_find(model, snapshot->disks[i].path)->id);
+}
+
 /* A snapshot that is listed may get other words, and other names of the same content, by its own file. */
 static void write_config(struct model *model, const struct step *step)
 {
     if (!step->config->is_snapshot)
         BAD(model, "%s: the VM's file is replaced without a commit", step->path);
+    if (model->has_ids && !model_find(model, step->path))
+        note_ids(model, step->config);
     model_put_config(model, step->path, step->config);
     model_sync_dir(model, SAMPLE_DIR "/Snapshots");
     if (tree_by_guid(model->tree, &step->config->snapshot))
@@ -87,6 +97,66 @@ static void save_memory(struct model *model, struct plan *plan, size_t index)
     config_free(TAKE(model->engines));
     model->instant = model->now;
     model->is_stopped = step->state != STATE_RUNNING;
+}
+
+/* --- merging --- */
+static struct entry *written(struct model *model, const char *path)
+{
+    struct entry *entry = model_find(model, path);
+
+    must_be_there(model, path);
+    if (entry->is_linked)
+        BAD(model, "%s has another name, and is written to", path);
+    return entry;
+}
+
+/* in_part: some of it is done. */
+static void merge_data(struct model *model, const struct step *step, bool in_part)
+{
+    bool up = step->direction == MERGE_UP;
+    const struct entry *from = model_find(model, up ? step->from : step->path);
+    struct entry *to = written(model, up ? step->path : step->from);
+
+    must_be_there(model, up ? step->from : step->path);
+    if (strcmp(model_find(model, step->path)->parent, step->from) != 0)
+        BAD(model, "%s is not over %s", step->path, step->from);
+    for (unsigned i = 0; i < MODEL_SECTORS; i++) {
+        if (!from->sectors[i] || (up && to->sectors[i]) || (in_part && model_draw(model, 2)))
+            continue;
+        to->sectors[i] = from->sectors[i];
+        if (!in_part)
+            to->durable[i] = to->sectors[i];
+    }
+}
+
+static void empty_layer(struct model *model, const struct step *step, bool in_part)
+{
+    struct entry *entry = written(model, step->path);
+
+    for (unsigned i = 0; i < MODEL_SECTORS; i++) {
+        if (in_part && model_draw(model, 2))
+            continue;
+        entry->sectors[i] = 0;
+        if (!in_part)
+            entry->durable[i] = 0;
+    }
+}
+
+static bool is_empty(struct model *model, const char *path)
+{
+    static const unsigned NOTHING[MODEL_SECTORS];
+
+    must_be_there(model, path);
+    return memcmp(model_find(model, path)->sectors, NOTHING, sizeof NOTHING) == 0;
+}
+
+static void reparent(struct model *model, const struct step *step)
+{
+    struct entry *entry = written(model, step->path);
+
+    must_be_there(model, step->from);
+    free(entry->parent);
+    entry->parent = strdup(step->from);
 }
 
 static void remove_file(struct model *model, const char *path)
@@ -119,6 +189,18 @@ static void play_file_step(struct model *model, const struct step *step)
             must_be_there(model, step->path);
         model_sync_dir(model, step->path);
         break;
+    case STEP_SYNC_FILE:
+        must_be_there(model, step->path);
+        break;
+    case STEP_MERGE_DATA:
+        merge_data(model, step, /* in_part= */ false);
+        break;
+    case STEP_EMPTY_LAYER:
+        empty_layer(model, step, /* in_part= */ false);
+        break;
+    case STEP_REPARENT:
+        reparent(model, step);
+        break;
     case STEP_REMOVE_FILE:
         remove_file(model, step->path);
         break;
@@ -135,6 +217,8 @@ static void play_step(struct model *model, const struct playing *playing, size_t
     const struct step *step = &playing->plan->steps[index];
 
     switch (step->kind) {
+    case STEP_CHECK_EMPTY:
+        break;
     case STEP_COMMIT:
         commit(model, playing, index);
         break;
@@ -174,33 +258,42 @@ static void play_step(struct model *model, const struct playing *playing, size_t
 }
 
 /* A file step must not come to what is sealed or named before the commit that frees it: model_check() sees it. */
-void model_play_to(struct model *model, struct plan *plan, size_t end, const struct content *after)
+void model_play_to(struct model *model, struct plan *plan, size_t end, bool is_torn, const struct content *after)
 {
     struct playing playing = {.plan = plan, .after = after};
 
     for (size_t i = 0; i < plan->step_count; i++)
         if (plan->steps[i].kind == STEP_COMMIT)
             playing.last_commit = i;
+    model->plans++;
     model->instant = model->now;
     model->is_stopped = model->machine != MACHINE_RUNNING;
     for (size_t i = 0; i < end; i++) {
+        if (plan->steps[i].kind == STEP_CHECK_EMPTY && !is_empty(model, plan->steps[i].path)) {
+            model_find(model, plan->steps[i].path)->is_not_empty = true; /* the plan ends, and nobody tries again */
+            return;
+        }
         play_step(model, &playing, i);
         model_check(model);
         if (model->machine == MACHINE_RUNNING && !model->is_stopped)
             model_guest_writes(model);
         model->steps++;
     }
-    model->plans++;
+    if (is_torn && end < plan->step_count && plan->steps[end].kind == STEP_MERGE_DATA)
+        merge_data(model, &plan->steps[end], /* in_part= */ true);
+    if (is_torn && end < plan->step_count && plan->steps[end].kind == STEP_EMPTY_LAYER)
+        empty_layer(model, &plan->steps[end], /* in_part= */ true);
+    model_check(model);
 }
 
 bool model_play(struct model *model, struct plan *plan, const struct content *after)
 {
     if (model_draw(model, 4) != 0) {
-        model_play_to(model, plan, plan->step_count, after);
+        model_play_to(model, plan, plan->step_count, /* is_torn= */ false, after);
         model->is_stopped = false;
         return true;
     }
-    model_play_to(model, plan, model_draw(model, plan->step_count + 1), after);
+    model_play_to(model, plan, model_draw(model, plan->step_count + 1), /* is_torn= */ true, after);
     model->cuts++;
     if (model_draw(model, 2))
         model_power_cut(model);

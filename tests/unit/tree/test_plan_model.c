@@ -204,10 +204,76 @@ static void do_failed_snapshot(struct model *model)
         BAD(model, "%s", err.text);
     while (plan->steps[end].kind != STEP_SAVE_MEMORY)
         end++;
-    model_play_to(model, plan, end, NULL);
+    model_play_to(model, plan, end, /* is_torn= */ false, NULL);
     config_free(TAKE(model->engines));
     AUTO_FREE char *dir = tree_snapshot_dir(model->tree, &guid);
     model_drop_dir(model, dir);
+}
+
+/* When all is merged, nothing is left of a merge that was cut off: an image that others lie over and whose content its parent has. */
+static void check_no_leftover(struct model *model, const struct plan_merging *mergings, size_t count)
+{
+    static const unsigned NOTHING[MODEL_SECTORS];
+
+    for (size_t i = 0; i < count; i++) {
+        const struct entry *fork = model_find(model, mergings[i].parent);
+        const struct entry *under = fork->parent ? model_find(model, fork->parent) : NULL;
+        bool is_other = !under || memcmp(fork->sectors, NOTHING, sizeof NOTHING) == 0;
+        for (unsigned j = 0; under && j < MODEL_SECTORS; j++)
+            is_other |= fork->sectors[j] && fork->sectors[j] != under->sectors[j];
+        if (mergings[i].kept == MERGE_KEPT_FORK && !is_other)
+            BAD(model, "%s is what a merge has left", fork->path);
+    }
+}
+
+/* One that is pending; false: none is. A guest that runs has its top written to, so that is kept. */
+static bool merge_one(struct model *model)
+{
+    struct plan_merge request = {.machine = model->machine, .into_base = model->may_fill_base};
+    AUTO_PLAN struct plan *plan = NULL;
+    struct plan_merging *mergings;
+    struct plan_layer *layers;
+    size_t count, pending = 0;
+    struct err err;
+
+    model_layers(model, &layers, &request.layer_count);
+    request.layers = layers;
+    if (!plan_mergings(model->tree, &request, &mergings, &count, &err))
+        BAD(model, "%s", err.text);
+    for (size_t i = 0; i < count; i++)
+        if (mergings[i].kept == MERGE_NOT_KEPT)
+            mergings[pending++] = mergings[i];
+    if (pending == 0)
+        check_no_leftover(model, mergings, count);
+    if (pending > 0 &&
+        !plan_merge(model->tree, &request, &mergings[model_draw(model, pending)], &plan, &err))
+        BAD(model, "%s", err.text);
+    free(mergings);
+    model_layers_free(layers, request.layer_count);
+    /* A plan knows nothing of what the engines have open: they go on with that. */
+    if (is_alive(model))
+        model->engines = config_copy(model->tree->vm);
+    if (pending > 0)
+        model_play(model, plan, NULL);
+    config_free(TAKE(model->engines));
+    model->merges += pending > 0;
+    return pending > 0;
+}
+
+/* All of them, now and then: an end comes. */
+static void do_merge(struct model *model)
+{
+    unsigned tries = model_draw(model, 2) ? 1 : 200;
+    uint64_t cuts = model->cuts;
+    bool is_more = true, is_all = tries > 1;
+
+    model->may_fill_base |= model_draw(model, 40) == 0;
+    while (tries > 0 && is_more) {
+        is_more = merge_one(model);
+        tries--;
+    }
+    if (is_all && is_more && cuts == model->cuts)
+        BAD(model, "merging has no end");
 }
 
 static void do_power(struct model *model)
@@ -233,6 +299,7 @@ static const struct {
     {"failed snapshot", do_failed_snapshot, 2},
     {"power", do_power, 4},
     {"set", do_set, 1},
+    {"merge", do_merge, 6},
 };
 static const struct {
     const char *name;
@@ -256,18 +323,18 @@ static void do_without_snapshot(struct model *model, size_t index)
 
 static void do_something(struct model *model)
 {
-    uint64_t draw = model_draw(model, 34);
+    uint64_t draw = model_draw(model, 46);
     size_t index = 0;
 
-    if (draw >= 22 && model->tree->snapshot_count > 0) {
-        bool is_apply = draw >= 28;
-        size_t other = draw >= 27;
+    if (draw >= 28 && model->tree->snapshot_count > 0) {
+        bool is_apply = draw >= 40;
+        size_t other = draw >= 39;
         model->what = is_apply ? "apply" : OF_SNAPSHOTS[other].name;
         if (is_apply)
             do_apply(model, any_snapshot(model));
         else
             OF_SNAPSHOTS[other].run(model);
-    } else if (draw < 22) {
+    } else if (draw < 28) {
         while (draw >= OPERATIONS[index].weight)
             draw -= OPERATIONS[index++].weight;
         do_without_snapshot(model, index);
@@ -281,7 +348,7 @@ static void any_sequence_of_operations_keeps_the_invariants(void **state)
 {
     const char *text = getenv("BOUGH_TEST_SEEDS"), *first = *state;
     uint64_t seeds = text ? strtoul(text, NULL, 10) : 0, start = first ? strtoul(first, NULL, 10) : 1;
-    uint64_t plans = 0, steps = 0, cuts = 0;
+    uint64_t plans = 0, steps = 0, cuts = 0, merges = 0;
 
     for (uint64_t seed = start; seed < start + (seeds ? seeds : 30); seed++) {
         struct model model;
@@ -291,11 +358,12 @@ static void any_sequence_of_operations_keeps_the_invariants(void **state)
         plans += model.plans;
         steps += model.steps;
         cuts += model.cuts;
+        merges += model.merges;
         model_done(&model);
     }
-    printf("%llu plans, %llu steps, each looked at; %llu plans cut off\n", (unsigned long long)plans,
-           (unsigned long long)steps, (unsigned long long)cuts);
-    assert_true(cuts > 0 && plans > cuts);
+    printf("%llu plans, %llu of them merges; %llu steps, each looked at; %llu plans cut off\n", (unsigned long long)plans,
+           (unsigned long long)merges, (unsigned long long)steps, (unsigned long long)cuts);
+    assert_true(cuts > 0 && plans > cuts && merges > 0);
 }
 
 int main(int argc, char **argv)
