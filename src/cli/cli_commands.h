@@ -14,6 +14,7 @@ int cmd_list(int argc, char **argv);
 int cmd_notes(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_prune(int argc, char **argv);
+int cmd_reconnect(int argc, char **argv);
 int cmd_remove(int argc, char **argv);
 int cmd_rename(int argc, char **argv);
 int cmd_rename_snapshot(int argc, char **argv);

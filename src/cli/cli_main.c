@@ -48,6 +48,8 @@ static const struct cli_command COMMANDS[] = {
      "copy a VM, or one snapshot as a VM of its own, to a folder"},
     {"import", cmd_import, "DIR [--copy] [--name NAME] [--trust] [--dry-run] [--json]", "make a VM of a folder that holds one"},
     {"check", cmd_check, "NAME [--repair [--from SNAPSHOT] [--dry-run]] [--json]", "look for damage in all files of a VM and its snapshots, and repair what provably can be"},
+    {"reconnect", cmd_reconnect, "NAME [--dry-run] [--yes] [--json]",
+     "take base images that somebody else has changed as they are now"},
     {"cancel", cmd_cancel, "NAME [--json]", "cancel what is in progress on a VM"},
     {"disk", cmd_disk, "COMMAND ...", "work on virtual disk files, with no VM needed"},
 };

@@ -95,6 +95,7 @@ void config_free(struct config *config)
     free(config->disks);
     config_remove_nics(config);
     free(config->listed);
+    config_bases_clear(config);
     free(config->qemu_version);
     free(config);
 }
@@ -213,6 +214,8 @@ static bool copy_arrays(struct config *copy, const struct config *config, struct
     for (size_t i = 0; i < config->nic_count; i++)
         if (!config_add_nic(copy, &config->nics[i], err))
             return false;
+    if (!config_bases_copy(copy, config, err))
+        return false;
     if (config->listed_count == 0)
         return true;
     copy->listed = calloc(config->listed_count, sizeof *copy->listed);
@@ -236,6 +239,8 @@ struct config *config_copy(const struct config *config)
     copy->disks = NULL;
     copy->nics = NULL;
     copy->listed = NULL;
+    copy->bases = NULL;
+    copy->base_count = 0;
     copy->disk_count = copy->nic_count = copy->listed_count = 0;
     if (!copy_strings(copy, config, &err) || !copy_arrays(copy, config, &err))
         return NULL;

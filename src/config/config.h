@@ -64,6 +64,16 @@ struct config_listed {
     struct guid guid, parent; /* parent unset at a root */
 };
 
+/* An image under the VM's and its snapshots' disks that Bough has not made as a layer: what it was when it was noted. Nobody may change it;
+ * other programs could. One that the VM writes itself, with no snapshot over it, is not noted. */
+struct config_base {
+    char *path;
+    uint64_t size_bytes;   /* of the file */
+    int64_t mtime_seconds; /* since 1970 */
+    uint32_t mtime_ns;
+    uint64_t inode; /* a copy of the VM's folder has another one */
+};
+
 struct config {
     struct guid guid;   /* global_id: the VM's, also in a snapshot's file */
     char *name;         /* the VM's name, or the snapshot's */
@@ -100,6 +110,8 @@ struct config {
     enum config_state saved_state; /* what `start` makes of it: STATE_RUNNING or STATE_PAUSED */
     struct config_listed *listed;
     size_t listed_count;
+    struct config_base *bases;
+    size_t base_count;
 
     /* a snapshot's file alone */
     bool is_snapshot;
@@ -122,6 +134,12 @@ bool config_add_nic(struct config *config, const struct config_nic *nic,
                     struct err *err) MUST_CHECK; /* copies */
 void config_remove_nics(struct config *config);
 bool config_add_listed(struct config *config, const struct config_listed *listed, struct err *err) MUST_CHECK;
+const struct config_base *config_base_find(const struct config *config, const char *path); /* NULL: not noted */
+/* Copies, in the place of an older note. */
+bool config_base_set(struct config *config, const struct config_base *base, struct err *err) MUST_CHECK;
+bool config_base_forget(struct config *config, const char *path); /* false: it was not noted */
+void config_bases_clear(struct config *config);
+bool config_bases_copy(struct config *to, const struct config *from, struct err *err) MUST_CHECK;
 /* Forgets saved memory: saved, memory, qemu_version, accel_used. */
 void config_clear_saved(struct config *config);
 

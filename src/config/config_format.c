@@ -162,6 +162,24 @@ static void put_list(struct writer *writer, xmlNode *root, const struct config *
     }
 }
 
+static void put_bases(struct writer *writer, xmlNode *root, const struct config *config)
+{
+    if (config->base_count == 0)
+        return;
+    xmlNode *list = put_path(writer, root, "global_settings/bases");
+    for (size_t i = 0; i < config->base_count; i++) {
+        const struct config_base *base = &config->bases[i];
+        char text[48];
+        snprintf(text, sizeof text, "base%zu", i);
+        xmlNode *node = put_element(writer, list, text);
+        put_pathname(writer, node, "file", base->path);
+        put_integer(writer, node, "size", base->size_bytes);
+        snprintf(text, sizeof text, "%lld.%09u", (long long)base->mtime_seconds, (unsigned)base->mtime_ns);
+        put_string(writer, node, "modified", text);
+        put_integer(writer, node, "inode", base->inode);
+    }
+}
+
 static void put_saved(struct writer *writer, xmlNode *node, const struct config *config)
 {
     put_string(writer, node, "memory_id", config->memory.text);
@@ -248,8 +266,10 @@ static void put_configuration(struct writer *writer, xmlDoc *doc, const struct c
     xmlDocSetRootElement(doc, root);
     put_drives(writer, put_element(writer, root, XML_IDE), BUS_IDE, config);
     put_drives(writer, put_element(writer, root, XML_SCSI), BUS_SCSI, config);
-    if (!config->is_snapshot)
+    if (!config->is_snapshot) {
         put_list(writer, root, config);
+        put_bases(writer, root, config);
+    }
     put_properties(writer, root, config);
     if (config->is_snapshot)
         put_snapshot(writer, root, config);

@@ -17,6 +17,7 @@
 #define FORWARDS_MAX 1024U
 #define NICS_MAX     1024U
 #define LIST_MAX     (1U << 20)
+#define BASES_MAX    4096U
 
 /* A string that must be one of a set of names; the value stays as it is where an optional element is missing.
  */
@@ -184,6 +185,46 @@ static bool read_list(struct xml_at root, struct config *config, struct err *err
            xml_bad(list, "", err, "the list's nodes do not agree with its size");
 }
 
+static bool read_base(struct xml_at at, const char *vm_dir, struct config *config, struct err *err)
+{
+    AUTO_FREE char *path = NULL;
+    AUTO_FREE char *modified = NULL;
+    struct config_base base = {0};
+    long long seconds;
+    unsigned ns;
+    int end = 0;
+
+    if (!read_pathname(at, "file", XML_REQUIRED, vm_dir, &path, err) ||
+        !xml_integer(at, "size", XML_REQUIRED, INT64_MAX, &base.size_bytes, err) ||
+        !xml_string(at, "modified", XML_REQUIRED, &modified, err) ||
+        !xml_integer(at, "inode", XML_REQUIRED, UINT64_MAX, &base.inode, err))
+        return false;
+    if (!path)
+        return xml_bad(at, "file", err, "is empty");
+    if (strlen(modified) > 40 || strspn(modified, "-0123456789.") != strlen(modified) ||
+        sscanf(modified, "%19lld.%9u%n", &seconds, &ns, &end) != 2 || modified[end] != '\0')
+        return xml_bad(at, "modified", err, "is no time like 1204286400.123456789");
+    base.path = path;
+    base.mtime_seconds = seconds;
+    base.mtime_ns = ns;
+    return config_base_set(config, &base, err);
+}
+
+static bool read_bases(struct xml_at root, const char *vm_dir, struct config *config, struct err *err)
+{
+    struct xml_at list;
+
+    if (!xml_find(root, "global_settings/bases", XML_OPTIONAL, &list, err) || !list.node)
+        return !list.node;
+    for (const xmlNode *node = list.node->children; node; node = node->next) {
+        unsigned number;
+        if (xml_is_numbered(node, "base", BASES_MAX, &number) &&
+            !read_base((struct xml_at){.file = root.file, .node = node}, vm_dir, config, err))
+            return false;
+    }
+    return true;
+}
+
 static bool read_saved(struct xml_at at, struct config *config, struct err *err)
 {
     return xml_guid(at, "memory_id", XML_REQUIRED, &config->memory, err) &&
@@ -338,7 +379,8 @@ static bool read_configuration(struct xml_at root, const char *vm_dir, struct co
     if (!read_properties(root, config, err) || !xml_find(root, "snapshot", XML_OPTIONAL, &snapshot, err))
         return false;
     if (snapshot.node ? !read_snapshot(root, snapshot, config, err)
-                      : !read_list(root, config, err) || !read_vm_state(root, config, err))
+                      : !read_list(root, config, err) || !read_bases(root, vm_dir, config, err) ||
+                            !read_vm_state(root, config, err))
         return false;
     return read_settings(root, vm_dir, config, err) &&
            read_drives(root, XML_IDE, BUS_IDE, vm_dir, config, err) &&

@@ -23,6 +23,8 @@ struct config *build_present_again(struct build *build, const struct apply *appl
     for (size_t i = 0; i < vm->listed_count; i++)
         if (!config_add_listed(config, &vm->listed[i], err))
             return NULL;
+    if (!config_bases_copy(config, vm, err))
+        return NULL;
     config->generation_id = build_guid(build);
     if (guid_is_set(&apply->snapshot->nvram))
         config->nvram = build_guid(build);

@@ -61,6 +61,7 @@ struct config *build_snapshot_config(struct build *build, const struct plan_snap
     config->saved = (struct guid){0};
     config->saved_state = STATE_OFF;
     config->listed_count = 0;
+    config_bases_clear(config);
     if (is_live) {
         config->memory = build_guid(build);
         config->accel_used = request->accel_used;

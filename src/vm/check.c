@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include "auto.h"
+#include "bases.h"
 #include "buf.h"
 #include "bytes.h"
 #include "file.h"
@@ -231,11 +232,31 @@ static bool config_look(struct check *check, const struct config *config, struct
            (!config->is_snapshot || thumbnail_look(check, dir, config, err));
 }
 
+static bool bases_compare(struct check *check, const struct config *vm, struct err *err)
+{
+    char was[80], is[80], text[240];
+
+    for (size_t i = 0; i < vm->base_count; i++) {
+        struct config_base now;
+        if (!base_read(vm->bases[i].path, &now, err)) {
+            if (err->code != ERR_NOT_FOUND && !check_tell_err(check, "disk", vm->bases[i].path, err))
+                return false;
+            continue; /* who lies over it tells */
+        }
+        if (base_is_as_noted(&vm->bases[i], &now, check->look->vm_dir))
+            continue;
+        snprintf(text, sizeof text, "was changed by somebody else: noted are %s, now it has %s", base_text(&vm->bases[i], was),
+                 base_text(&now, is));
+        check_tell(check, "disk", /* harmless= */ false, vm->bases[i].path, text);
+    }
+    return true;
+}
+
 bool check_settings(struct check *check, struct err *err)
 {
     const struct store_look *look = check->look;
 
-    if (look->vm && !config_look(check, look->vm, err))
+    if (look->vm && (!config_look(check, look->vm, err) || !bases_compare(check, look->vm, err)))
         return false;
     for (size_t i = 0; i < look->snapshot_count; i++) {
         if (progress_cancelled(check->progress))

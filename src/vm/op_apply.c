@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "bases.h"
 #include "buf.h"
 #include "disk_id.h"
 #include "log.h"
@@ -152,6 +153,14 @@ static json_t *first_answer(const struct vm *vm, const struct guid *guid, const 
     return vm_snapshot_answer(taken, run, was, vm_now_us() - start_us);
 }
 
+static bool bases_note_all(const struct vm *vm, const struct apply_request *request, struct plan *plan, struct err *err)
+{
+    const struct tree *tree = store_tree(vm->store);
+
+    return bases_note_plan(tree, plan, request->snapshot, /* with_tops= */ false, err) &&
+           (!request->snapshot_first || bases_note_plan(tree, plan, tree->vm, /* with_tops= */ true, err));
+}
+
 static bool run(struct vm *vm, const struct apply_request *request, const struct progress *progress,
                 json_t **ret_value, struct err *err)
 {
@@ -163,6 +172,8 @@ static bool run(struct vm *vm, const struct apply_request *request, const struct
         return false;
     if (request->dry_run)
         return vm_answer_plan(plan, ret_value, err);
+    if (!vm->present && !bases_note_all(vm, request, plan, err))
+        return false;
     if (!vm_run_plan(vm, plan, &plan_run, err))
         return guid_is_set(&first) && first_failed(vm, &first, err);
     json_t *answer = first_answer(vm, &first, &plan_run, request->start_us);
@@ -177,7 +188,7 @@ static bool apply(struct vm *vm, struct apply_request *request, const struct pro
     bool memory = request->snapshot->state_when_taken != STATE_OFF && !request->disks_only;
 
     request->start_us = vm_now_us();
-    return disk_ids_check(request->snapshot, err) &&
+    return disk_ids_check(request->snapshot, err) && bases_check(store_tree(vm->store), request->snapshot, err) &&
            (!memory || memory_usable(vm, request, progress, err)) && run(vm, request, progress, ret_value, err);
 }
 

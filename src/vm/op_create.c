@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "bases.h"
 #include "file.h"
 #include "hardware.h"
 #include "runtime.h"
@@ -160,6 +161,7 @@ static bool config_from_json(struct config *config, const json_t *args, const ch
 {
     uint64_t generation = 1, cpus = 1;
     struct plan_source source = vm_plan_source();
+    bool ignored;
 
     config->memory_bytes = DEFAULT_MEMORY_BYTES;
     if (!args_uint(args, "memory", INT64_MAX, &config->memory_bytes, err) ||
@@ -173,7 +175,8 @@ static bool config_from_json(struct config *config, const json_t *args, const ch
     if (config->generation == 2)
         config->nvram = guid_new();
     return settings_from_json(config, args, err) && disks_from_json(config, args, vm_dir, images, err) &&
-           nics_from_json(config, args, err) && pin(config, err) && config_check(config, err);
+           nics_from_json(config, args, err) && pin(config, err) && config_check(config, err) &&
+           bases_note(config, vm_dir, config, /* with_tops= */ false, &ignored, err);
 }
 
 /* UEFI starts with empty variables. */
@@ -353,13 +356,14 @@ bool op_set(struct vm *vm, const json_t *args, const struct progress *progress, 
     struct vm_plan_run run = {.progress = progress};
     struct new_images images = {0};
     const json_t *settings = json_object_get(args, "settings");
-    bool dry_run = false;
+    bool dry_run = false, noted;
 
     if (!config)
         return err_oom(err);
     if (!json_is_object(settings) || json_object_size(settings) == 0)
         return err_set(err, ERR_USAGE, "set: nothing to set");
     bool done = args_bool(args, "dry_run", &dry_run, err) && settings_apply(vm, config, settings, &images, err) &&
+                (vm->present || bases_note(config, vm->dir, config, /* with_tops= */ false, &noted, err)) &&
                 plan_settings(store_tree(vm->store), config, "set", &plan, err);
     if (done && dry_run) {
         new_images_done(&images);

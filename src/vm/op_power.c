@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "bases.h"
 #include "clock.h"
 #include "log.h"
 
@@ -76,6 +77,26 @@ static bool start_guest(struct vm *vm, struct guest **ret_guest, struct err *err
     return guest_start(config, &options, ret_guest, err);
 }
 
+/* What has not been noted yet is; that this cannot be written is no reason not to start. */
+static bool bases_look(struct vm *vm, struct err *err)
+{
+    AUTO_CONFIG struct config *config = config_copy(vm_config(vm));
+    AUTO_PLAN struct plan *plan = NULL;
+    struct vm_plan_run run = {0};
+    struct err note_err;
+    bool changed = false;
+
+    if (!config)
+        return err_oom(err);
+    if (!bases_check(store_tree(vm->store), vm_config(vm), err))
+        return false;
+    if ((!bases_note(config, vm->dir, vm_config(vm), /* with_tops= */ false, &changed, &note_err) || changed) &&
+        (!changed || !plan_settings(store_tree(vm->store), config, "start", &plan, &note_err) ||
+         !vm_run_plan(vm, plan, &run, &note_err)))
+        log_warning("what the bases are is not noted: %s", note_err.text);
+    return true;
+}
+
 bool op_start(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
               struct err *err)
 {
@@ -89,6 +110,8 @@ bool op_start(struct vm *vm, const json_t *args, const struct progress *progress
     if (vm->present)
         return err_set(err, ERR_STATE, "start: %s: the VM runs already", vm_config(vm)->name);
     bool saved = guid_is_set(&vm_config(vm)->saved);
+    if (dry_run ? !bases_check(store_tree(vm->store), vm_config(vm), err) : !bases_look(vm, err))
+        return err_prefix(err, "start: %s", vm_config(vm)->name);
     if (dry_run)
         return dry_answer(vm, "start", saved, ret_value, err);
     if (saved && vm_config(vm)->saved_state == STATE_PAUSED)

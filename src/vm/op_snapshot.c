@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "bases.h"
 #include "disk_id.h"
 #include "log.h"
 
@@ -126,6 +127,9 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
         return false;
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);
+    /* Where a machine writes to what is being sealed, it is noted when it has ended. */
+    if (!vm->present && !bases_note_plan(store_tree(vm->store), plan, vm_config(vm), /* with_tops= */ true, err))
+        return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     if (!vm_run_plan(vm, plan, &run, err))
         return err_prefix(err, "snapshot: %s", vm_config(vm)->name);
     const struct config *snapshot = tree_by_guid(store_tree(vm->store), &guid);

@@ -16,6 +16,7 @@ struct repair_image {
     bool is_moved;              /* by us; in a dry run it is still where it was */
     bool has_link;              /* the parent is found by what the image says */
     bool is_seen;               /* by a walk */
+    bool is_renewed;            /* it was as the VM's file notes it, and we changed it */
     bool is_parent, is_shared;  /* for a rebuild: something lies over it; more than one snapshot names it */
     const struct config *snapshot; /* for a rebuild: one that names it */
     ptrdiff_t parent;           /* index; -1: none, or not known */

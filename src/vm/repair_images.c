@@ -2,6 +2,7 @@
 #include "repair.h"
 
 #include "auto.h"
+#include "bases.h"
 #include "disk_check.h"
 #include "file.h"
 
@@ -264,7 +265,17 @@ static void fault_ignored(void *context, const struct disk_fault *fault)
     (void)fault;
 }
 
-static bool footers_repair(struct repair *repair, const struct repair_image *image, struct err *err)
+/* What we change ourselves is not to look like somebody else's change. */
+static bool is_as_noted(const struct repair *repair, const struct repair_image *image)
+{
+    const struct config_base *noted = repair->look->vm ? config_base_find(repair->look->vm, image->path) : NULL;
+    struct config_base now;
+    struct err ignored;
+
+    return noted && base_read(image->path, &now, &ignored) && base_is_as_noted(noted, &now, repair->look->vm_dir);
+}
+
+static bool footers_repair(struct repair *repair, struct repair_image *image, struct err *err)
 {
     struct footer_search search = {.repair = repair, .path = image->path};
     AUTO_VHD struct vhd *vhd = NULL;
@@ -281,6 +292,7 @@ static bool footers_repair(struct repair *repair, const struct repair_image *ima
                                                 : "the copy of the footer at the start is written again from the end's");
         return true;
     }
+    image->is_renewed = is_as_noted(repair, image);
     return disk_repair(&io_real, image->path, footer_repaired, fault_ignored, &search, repair->progress, err) ||
            repair_may_go_on(err);
 }
@@ -321,6 +333,7 @@ static bool reconnect(struct repair *repair, size_t index, struct err *err)
     const struct repair_image *parent = &repair->images[image->parent];
     if (image->has_link || !image->is_inside || image->parent == (ptrdiff_t)index || (parent->is_moved && repair->options->dry_run))
         return true;
+    image->is_renewed |= !repair->options->dry_run && is_as_noted(repair, image);
     if (!repair->options->dry_run && !disk_reconnect(&io_real, image->path, parent->path, /* force= */ false, err))
         return repair_may_go_on(err);
     repair_tell(repair, image->path, "is told where its parent is now: %s has the unique id that it names", parent->path);

@@ -172,6 +172,8 @@ static bool list_repair(struct repair *repair, struct err *err)
             return false;
     }
     changed |= now_correct(repair, vm);
+    for (size_t i = 0; i < repair->image_count; i++) /* noted again when it is used next */
+        changed |= repair->images[i].is_renewed && config_base_forget(vm, repair->images[i].path);
     return !changed || (is_sound(repair, vm, err) ? repair_write_config(repair, vm, err) : repair_may_go_on(err));
 }
 

@@ -35,6 +35,7 @@ static const struct operation {
     {"display", op_display, NEEDS_MACHINE, {NULL}},
     {"notes", op_notes, NEEDS_NOTHING, {"snapshot", "text", "dry_run"}},
     {"pause", op_pause, NEEDS_MACHINE, {NULL}},
+    {"reconnect", op_reconnect, NEEDS_NOTHING, {"dry_run"}},
     {"remove", op_remove, NEEDS_NOTHING, {"dry_run"}},
     {"rename", op_rename, NEEDS_NOTHING, {"name", "dry_run"}},
     {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name", "dry_run"}},

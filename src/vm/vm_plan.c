@@ -2,6 +2,7 @@
 #include "vm_priv.h"
 
 #include "auto.h"
+#include "bases.h"
 #include "log.h"
 #include "thumbnail.h"
 
@@ -294,6 +295,15 @@ static void plan_context_done(struct plan_context *context)
         close(context->screen_fd);
 }
 
+/* What a base was is no more said before we write to it ourselves. */
+static bool written_forget(struct vm *vm, struct plan *plan, struct err *err)
+{
+    AUTO_PLAN struct plan *first = NULL;
+
+    return bases_forget_written(store_tree(vm->store), plan, &first, err) &&
+           (!first || store_run(vm->store, first, NULL, NULL, err));
+}
+
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)
 {
     AUTO(plan_context_done)
@@ -308,7 +318,7 @@ bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, stru
             "%s: an earlier change could not be made durable, and not be taken back: mend the file system, "
             "then stop the VM",
             plan->summary);
-    return store_run(vm->store, plan, &machine, run->progress, err);
+    return written_forget(vm, plan, err) && store_run(vm->store, plan, &machine, run->progress, err);
 }
 
 bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err)

@@ -17,7 +17,7 @@ typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progre
                           struct err *err);
 
 vm_operation op_cancel, op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
-    op_rename, op_rename_snapshot, op_notes, op_set, op_remove, op_screenshot, op_console, op_display, op_status;
+    op_rename, op_rename_snapshot, op_notes, op_set, op_reconnect, op_remove, op_screenshot, op_console, op_display, op_status;
 
 const struct config *vm_config(const struct vm *vm);
 /* What the VM is now, for people. run_state (may be NULL) gets QEMU's word, or "". */

@@ -118,12 +118,15 @@ def repair(vm, *options):
 
 
 def flip(file, offset, mask=0x10):
+    """As a bit that flips on the disk: the file's time stays."""
+    times = os.stat(file)
     with open(file, "r+b") as stream:
         stream.seek(offset, os.SEEK_SET if offset >= 0 else os.SEEK_END)
         at = stream.tell()
         byte = stream.read(1)[0]
         stream.seek(at)
         stream.write(bytes([byte ^ mask]))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def replace(file, old, new, count=1):

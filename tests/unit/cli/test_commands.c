@@ -112,6 +112,7 @@ static void each_verb_is_its_operation_with_just_the_arguments_given(void **stat
         {"export web /a/../b", "export", "{\"dir\":\"/b\"}"},
         {"export web abcd /b --disks-only --name x --dry-run", "export",
          "{\"dir\":\"/b\",\"disks_only\":true,\"dry_run\":true,\"name\":\"x\",\"snapshot\":\"abcd\"}"},
+        {"reconnect web --yes", "reconnect", "{}"},
         {"screenshot web /a/../b/x.png", "screenshot", "{\"path\":\"/b/x.png\"}"},
         {"snapshot web", "snapshot", "{}"},
         {"snapshot web --name before_it --notes %", "snapshot", "{\"name\":\"before it\",\"notes\":\"\"}"},

@@ -108,6 +108,10 @@ static inline struct config *sample_full_vm(void)
         sample_check(config_add_listed(config, &listed, &err), &err);
     }
     config->parent = sample_guid(12);
+    struct config_base brought = {.path = (char *)"/srv/disks/<base>.vhd", .size_bytes = 1536, .mtime_seconds = 1204286400,
+                                  .mtime_ns = 7, .inode = UINT64_MAX};
+    struct config_base own = {.path = (char *)SAMPLE_DIR "/web.vhd", .mtime_seconds = -1, .mtime_ns = 999999999};
+    sample_check(config_base_set(config, &brought, &err) && config_base_set(config, &own, &err), &err);
     return config;
 }
 

@@ -88,6 +88,30 @@ static void a_round_trip_keeps_every_field(void **state)
     assert_int_equal(again->listed_count, 3);
     assert_string_equal(again->listed[0].parent.text, "");
     assert_string_equal(again->listed[2].parent.text, full->listed[1].guid.text);
+    assert_int_equal(again->base_count, 2);
+    for (size_t i = 0; i < 2; i++) {
+        const struct config_base *base = config_base_find(again, full->bases[i].path);
+        assert_non_null(base);
+        assert_true(base->size_bytes == full->bases[i].size_bytes && base->mtime_seconds == full->bases[i].mtime_seconds &&
+                    base->mtime_ns == full->bases[i].mtime_ns && base->inode == full->bases[i].inode);
+    }
+}
+
+static void a_base_is_noted_once_and_can_be_forgotten(void **state)
+{
+    AUTO_CONFIG struct config *config = sample_full_vm();
+    struct config_base base = {.path = (char *)"/srv/disks/<base>.vhd", .size_bytes = 9};
+    struct err err;
+
+    (void)state;
+    assert_true(config_base_set(config, &base, &err));
+    assert_int_equal(config->base_count, 2);
+    assert_int_equal(config_base_find(config, base.path)->size_bytes, 9);
+    assert_true(config_base_set(config, config_base_find(config, base.path), &err)); /* itself */
+    assert_true(config_base_forget(config, base.path));
+    assert_false(config_base_forget(config, base.path));
+    assert_int_equal(config->base_count, 1);
+    assert_null(config_base_find(config, base.path));
 }
 
 static void a_round_trip_keeps_disks_and_adapters(void **state)
@@ -530,6 +554,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_round_trip_is_exact_to_the_byte),
         cmocka_unit_test(a_round_trip_keeps_every_field),
+        cmocka_unit_test(a_base_is_noted_once_and_can_be_forgotten),
         cmocka_unit_test(a_round_trip_keeps_disks_and_adapters),
         cmocka_unit_test(a_snapshot_keeps_its_part),
         cmocka_unit_test(paths_in_the_folder_move_with_it),

@@ -169,6 +169,13 @@ static void lists_that_do_not_agree_are_refused(void **state)
     AUTO_FREE char *xml = good_xml(sample_full_vm());
 
     (void)state;
+    static const char *const TIMES[] = {"", "1", "1.", "x.1", "1.1.1", "1.0000000001", "99999999999999999999.1", "1.1 ", " 1.1"};
+    for (size_t i = 0; i < ARRAY_SIZE(TIMES); i++) {
+        char wrong[64];
+        snprintf(wrong, sizeof wrong, ">%s<", TIMES[i]);
+        assert_replacement_refused(xml, ">1204286400.000000007<", wrong, "modified");
+    }
+    assert_replacement_refused(xml, ">/srv/disks/&lt;base&gt;.vhd<", "><", "file");
     assert_replacement_refused(xml, "<size type=\"integer\">3<", "<size type=\"integer\">2<", "size");
     assert_replacement_refused(xml, "<size type=\"integer\">3<", "<size type=\"integer\">4<", "size");
     assert_replacement_refused(xml, "<size type=\"integer\">3<", "<size type=\"integer\">999999999999<",

@@ -1,0 +1,49 @@
+#include "cli_call.h"
+#include "cli_commands.h"
+#include "cli_output.h"
+#include "cli_text.h"
+
+struct args {
+    bool dry_run, yes, json;
+};
+
+static const struct cli_option OPTIONS[] = {
+    CLI_DRY_RUN(struct args),
+    CLI_YES(struct args),
+    CLI_JSON(struct args),
+};
+static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+
+static void print_accepted(const char *vm_name, const json_t *value)
+{
+    const json_t *accepted = json_object_get(value, "accepted"), *row;
+    size_t i;
+
+    json_array_foreach (accepted, i, row) {
+        text_print(stdout, json_text(row, "file"), TEXT_ONE_LINE);
+        printf(": %s (was: %s)\n", json_text(row, "is"), json_text(row, "was"));
+    }
+    if (json_array_size(accepted) == 0)
+        printf("%s: no base has changed\n", vm_name);
+    else
+        fputs("warning: what the machine and its snapshots read of these may be other than it was\n", stderr);
+}
+
+int cmd_reconnect(int argc, char **argv)
+{
+    struct args args = {0};
+    struct cli_operands operands;
+    json_auto_t *arguments = json_object();
+    struct err err = ERR_INIT;
+    int status;
+
+    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
+        return status;
+    if (!args.yes && !args.dry_run && can_ask() &&
+        ask(/* with_cancel= */ false, "Take the bases of '%s' as they are now? Snapshots over them may read otherwise than before. [y/N] ",
+            operands.items[0]) != ANSWER_YES)
+        return err_exit_status(ERR_CANCELLED);
+    if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
+        return cli_fail(operands.items[0], &err);
+    return call_and_print(operands.items[0], "reconnect", TAKE(arguments), args.json, print_accepted);
+}
