@@ -54,6 +54,11 @@ bool store_moved(struct store *store, const char *vm_dir, struct err *err)
     return store_reload(store, err);
 }
 
+bool store_refresh(struct store *store, struct err *err)
+{
+    return !store->is_stale || store_reload(store, err);
+}
+
 bool reload_listed(struct store *store, const struct plan *plan, struct err *err)
 {
     return reload(store, store->tree, plan, err);

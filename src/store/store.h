@@ -66,6 +66,9 @@ bool store_moved(struct store *store, const char *vm_dir, struct err *err) MUST_
 /* Reads the tree again: after a plan without a commit (the text of a snapshot). */
 bool store_reload(struct store *store, struct err *err) MUST_CHECK;
 
+/* The same if the last reading, behind a commit, has failed: until then the tree may name what is gone. */
+bool store_refresh(struct store *store, struct err *err) MUST_CHECK;
+
 /* Steps that need a machine. A plan of an Off VM has none; then NULL will do. */
 struct store_machine {
     /* Does it, or fails; on failure before the last commit the plan ends and `abort` is called. May change

@@ -313,6 +313,7 @@ bool vm_run(struct vm *vm, const char *operation, const json_t *arguments, const
             json_t **ret_value, struct err *err)
 {
     const struct operation *found = operation_find(operation);
+    struct err ignored;
 
     if (!found)
         return err_set(err, ERR_USAGE, "unknown operation '%.100s'", operation);
@@ -320,5 +321,6 @@ bool vm_run(struct vm *vm, const char *operation, const json_t *arguments, const
         return err_prefix(err, "%s", operation);
     if (found->needs == NEEDS_MACHINE && !vm_require_machine(vm, operation, err))
         return false;
+    (void)!store_refresh(vm->store, &ignored); /* a guest can be stopped also where its folder cannot be read */
     return found->run(vm, arguments, progress, ret_value, err);
 }
