@@ -155,6 +155,14 @@ char *time_rfc3339(int64_t since_1970_ms, char text[static 32])
     return text;
 }
 
+char *time_local_json(const char *rfc3339, char text[static 32])
+{
+    struct tm tm = {0};
+
+    text[0] = '\0';
+    return strptime(rfc3339, "%Y-%m-%dT%H:%M:%S", &tm) ? time_local((int64_t)timegm(&tm) * 1000, text) : text;
+}
+
 char *guid_short(const char *guid, char text[static 9])
 {
     snprintf(text, 9, "%s", guid);

@@ -35,6 +35,8 @@ json_t *json_from_text(const char *text);
  */
 char *time_local(int64_t since_1970_ms, char text[static 32]);
 char *time_rfc3339(int64_t since_1970_ms, char text[static 32]);
+/* The first of them from the second; "" for another text. */
+char *time_local_json(const char *rfc3339, char text[static 32]);
 /* The first eight characters of a GUID: enough to choose by, and to see. text holds 9 bytes. */
 char *guid_short(const char *guid, char text[static 9]);
 /* The escape sequence's name for a state ("green", ...); NULL where there is no colour. For scols and lines.

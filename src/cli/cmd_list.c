@@ -7,6 +7,7 @@
 #include "store.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct args {
     bool json;
@@ -17,7 +18,7 @@ static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 0, 0};
 
 AUTO_DEFINE(auto_names_free, char *, store_list_free)
 
-/* One VM as {"name", "guid", "state", "paused_for", "memory_bytes", "cpus", "snapshots"}. */
+/* One VM as {"name", "guid", "state", "paused_for", "memory_bytes", "cpus", "snapshots", "oldest_snapshot"}. */
 static bool row_get(const char *name, json_t **ret_row, struct err *err)
 {
     AUTO_TREE struct tree *tree = NULL;
@@ -25,11 +26,14 @@ static bool row_get(const char *name, json_t **ret_row, struct err *err)
 
     if (!view_tree(name, &tree, err) || !client_status(name, &status, err))
         return false;
+    char oldest[32];
+    bool any = tree->snapshot_count > 0;
     json_t *row =
-        json_pack("{s:o, s:s, s:s, s:O?, s:I, s:i, s:I}", "name", json_from_text(name), "guid", tree->vm->guid.text,
+        json_pack("{s:o, s:s, s:s, s:O?, s:I, s:i, s:I, s:s?}", "name", json_from_text(name), "guid", tree->vm->guid.text,
                   "state", json_text(status, "state"), "paused_for", json_object_get(status, "paused_for"),
                   "memory_bytes", (json_int_t)tree->vm->memory_bytes, "cpus", (int)tree->vm->cpus, "snapshots",
-                  (json_int_t)tree->snapshot_count);
+                  (json_int_t)tree->snapshot_count, "oldest_snapshot",
+                  any ? time_rfc3339(tree->snapshots[0]->created_ms, oldest) : NULL);
     if (!row)
         return err_oom(err);
     *ret_row = row;
@@ -54,10 +58,18 @@ static json_t *rows_get(char *const *names, int *ret_status)
     return rows;
 }
 
+/* The day alone: it is there to see that one has been forgotten. */
+static char *oldest_local(const json_t *row, char text[static 32])
+{
+    time_local_json(json_text(row, "oldest_snapshot"), text);
+    text[strcspn(text, " ")] = '\0';
+    return text;
+}
+
 static bool row_fill(struct libscols_line *line, const json_t *row)
 {
     AUTO_FREE char *state = view_state_text(row);
-    char size[16], number[24];
+    char size[16], number[24], oldest[32];
     bool known = json_object_get(row, "error") == NULL;
 
     if (!state || !table_set(line, 0, json_text(row, "name")) || !table_set(line, 1, state))
@@ -71,7 +83,7 @@ static bool row_fill(struct libscols_line *line, const json_t *row)
     if (!table_set(line, 2, size) || !table_set(line, 3, number))
         return false;
     snprintf(number, sizeof number, "%lld", (long long)json_integer_value(json_object_get(row, "snapshots")));
-    return table_set(line, 4, number);
+    return table_set(line, 4, number) && table_set(line, 5, oldest_local(row, oldest));
 }
 
 static int rows_print(const json_t *rows)
@@ -80,7 +92,8 @@ static int rows_print(const json_t *rows)
                                                    {"STATE", 0},
                                                    {"MEMORY", SCOLS_FL_RIGHT},
                                                    {"CPUS", SCOLS_FL_RIGHT},
-                                                   {"SNAPSHOTS", SCOLS_FL_RIGHT}};
+                                                   {"SNAPSHOTS", SCOLS_FL_RIGHT},
+                                                   {"OLDEST", 0}};
 
     return table_print_rows(COLUMNS, ARRAY_SIZE(COLUMNS), rows, row_fill);
 }

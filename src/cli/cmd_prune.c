@@ -9,7 +9,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 struct args {
@@ -76,14 +75,6 @@ static bool choose(const char *vm_name, const struct args *args, json_t **ret_ch
 
 /* --- for people --- */
 
-static char *created_local(const json_t *row, char text[static 32])
-{
-    struct tm tm = {0};
-
-    return strptime(json_text(row, "created"), "%Y-%m-%dT%H:%M:%S", &tm) ? time_local((int64_t)timegm(&tm) * 1000, text)
-                                                                          : strcpy(text, "");
-}
-
 static bool row_fill(struct libscols_line *line, const json_t *row)
 {
     const json_t *reasons = json_object_get(row, "reasons");
@@ -94,7 +85,7 @@ static bool row_fill(struct libscols_line *line, const json_t *row)
     json_array_foreach (reasons, i, reason) {
         used += (size_t)snprintf(why + used, sizeof why - used, "%s%s", i ? ", " : "", json_string_value(reason));
     }
-    return table_set(line, 0, i > 0 ? "keep" : "delete") && table_set(line, 1, created_local(row, created)) &&
+    return table_set(line, 0, i > 0 ? "keep" : "delete") && table_set(line, 1, time_local_json(json_text(row, "created"), created)) &&
            table_set(line, 2, guid_short(json_text(row, "guid"), id)) && table_set(line, 3, why) &&
            table_set(line, 4, json_text(row, "name"));
 }

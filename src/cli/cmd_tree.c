@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct args {
     bool json;
@@ -45,6 +46,26 @@ static json_t *snapshot_json(const struct tree *tree, const struct config *snaps
                      "thumbnail", view_thumbnail(tree, snapshot));
 }
 
+/* What all of it takes: each image that is named once, however many name it. */
+static uint64_t all_disks_bytes(const struct tree *tree)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < tree->disk_path_count; i++)
+        if (i == 0 || strcmp(tree->disk_paths[i - 1], tree->disk_paths[i]) != 0)
+            sum += view_allocated_bytes(tree->disk_paths[i]);
+    return sum;
+}
+
+static uint64_t all_memory_bytes(const struct tree *tree)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < tree->snapshot_count; i++)
+        sum += view_memory_bytes(tree, tree->snapshots[i]);
+    return sum;
+}
+
 static int tree_print_json(const struct tree *tree, const json_t *status)
 {
     json_t *snapshots = json_array();
@@ -52,10 +73,12 @@ static int tree_print_json(const struct tree *tree, const json_t *status)
 
     for (size_t i = 0; i < tree->snapshot_count; i++)
         json_array_append_new(snapshots, snapshot_json(tree, tree->snapshots[i]));
-    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:o, s:o}, s:o, s:[]}", "vm", "name",
+    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:I, s:I}, s:{s:o, s:o}, s:o, s:[]}", "vm", "name",
                                    json_from_text(tree->vm->name), "guid", tree->vm->guid.text, "state",
                                    json_text(status, "state"), "paused_for",
-                                   json_object_get(status, "paused_for"), "now", "parent",
+                                   json_object_get(status, "paused_for"), "space", "disks_bytes",
+                                   (json_int_t)all_disks_bytes(tree), "memory_bytes",
+                                   (json_int_t)all_memory_bytes(tree), "now", "parent",
                                    view_guid(&tree->vm->parent), "disks", view_disk_paths(tree->vm),
                                    "snapshots", snapshots, "merging");
     if (value)
@@ -138,6 +161,21 @@ static bool branch_add(struct libscols_table *table, struct libscols_line *paren
     return !guid_equal(from, &tree->vm->parent) || now_line(table, parent, tree, state);
 }
 
+/* The VM itself, with what all its snapshots come to: forgotten ones are to be seen. */
+static struct libscols_line *root_line(struct libscols_table *table, const struct tree *tree)
+{
+    struct libscols_line *line = scols_table_new_line(table, NULL);
+    char text[48] = "";
+
+    if (tree->snapshot_count > 0)
+        snprintf(text, sizeof text, "%zu snapshot%s", tree->snapshot_count, tree->snapshot_count > 1 ? "s" : "");
+    if (!line || !table_set(line, COLUMN_NAME, tree->vm->name) || !table_set(line, COLUMN_STATE, text) ||
+        (tree->snapshot_count > 0 && (!size_set(line, COLUMN_DISKS, all_disks_bytes(tree)) ||
+                                      !size_set(line, COLUMN_MEMORY, all_memory_bytes(tree)))))
+        return NULL;
+    return line;
+}
+
 static int tree_print_table(const struct tree *tree, const json_t *status)
 {
     static const struct output_column COLUMNS[] = {
@@ -149,10 +187,10 @@ static int tree_print_table(const struct tree *tree, const json_t *status)
         [COLUMN_ID] = {"ID", 0},
     };
     AUTO_TABLE struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
-    struct libscols_line *root = table ? scols_table_new_line(table, NULL) : NULL;
+    struct libscols_line *root = table ? root_line(table, tree) : NULL;
     AUTO_FREE char *state = view_state_text(status);
     const struct guid none = {""};
-    bool filled = root && state && table_set(root, COLUMN_NAME, tree->vm->name) && branch_add(table, root, tree, &none, state);
+    bool filled = root && state && branch_add(table, root, tree, &none, state);
 
     return table_print(filled ? table : NULL);
 }

@@ -31,7 +31,7 @@ def claim_list_has_a_row_for_each_vm_by_name(home):
         ("off", 1024, 4, 0), ("off", 256, 1, 1), ("off", 64, 2, 0)], rows
     assert all(GUID.match(r["guid"]) for r in rows)
     lines = home.bough("list").splitlines()
-    assert lines[0].split() == ["NAME", "STATE", "MEMORY", "CPUS", "SNAPSHOTS"], lines
+    assert lines[0].split() == ["NAME", "STATE", "MEMORY", "CPUS", "SNAPSHOTS", "OLDEST"], lines
     assert len(lines) == 4 and "\033" not in "".join(lines), lines
 
 
@@ -95,7 +95,7 @@ def claim_tree_json_is_as_documented(home):
     vm.do("apply", one)
     three = vm.snapshot("three")["guid"]
     tree = vm.do("tree")
-    assert set(tree) == {"vm", "now", "snapshots", "merging"}, tree
+    assert set(tree) == {"vm", "space", "now", "snapshots", "merging"}, tree
     assert tree["vm"] == {"name": "v", "guid": vm.guid, "state": "off", "paused_for": None}
     assert tree["now"] == {"parent": three, "disks": [str(vm.disk())]}
     assert tree["merging"] == []
@@ -126,6 +126,23 @@ def claim_tree_for_people_has_now_in_its_place(home):
     depth = dict((name, place) for place, name in places)
     assert depth["v"] < depth["one"] < depth["two"] == depth["Now"], lines
     assert one[:8] in lines[2] and "off" in lines[2], lines
+
+
+def claim_forgotten_snapshots_are_seen_in_list_and_tree(home):
+    home.env["TZ"] = "UTC0"
+    home.create("none", "--disk", "64M,bus=virtio", "--nic", "none")
+    vm = home.create("v", "--disk", "64M,bus=virtio", "--nic", "none")
+    old = vm.snapshot("old")["guid"]
+    vm.snapshot("new")
+    file = vm.snapshot_xml(old)
+    file.write_text(re.sub(r"(<creation_time[^>]*>)[^<]*", r"\g<1>2019-02-03T04:05:06.000Z", file.read_text()))
+    rows = {row["name"]: row["oldest_snapshot"] for row in home.json("list")}
+    assert rows == {"none": None, "v": "2019-02-03T04:05:06.000Z"}, rows
+    assert re.search(r"^v +off .* 2 2019-02-03$", home.bough("list"), re.M), home.bough("list")
+    space = vm.do("tree")["space"]
+    images = sum(file.stat().st_blocks * 512 for file in vm.folder.rglob("*.*vhd"))
+    assert space == {"disks_bytes": images, "memory_bytes": 0}, (space, images)
+    assert re.search(r"^v +2 snapshots +\d", home.bough("tree", "v"), re.M), home.bough("tree", "v")
 
 
 def claim_tree_is_drawn_with_ascii_where_the_terminal_has_no_more(home):
