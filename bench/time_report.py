@@ -83,8 +83,8 @@ def snapshot_table(snapshots):
     if not snapshots:
         return
     yield ""
-    yield ("snapshots: ms, medians and worst, and the first, second and tenth of each series. pause: from STOP to RESUME, both pauses "
-           "together where there are two;")
+    yield ("snapshots: ms, medians and worst, and the first, second and tenth of each series. pause: from STOP to RESUME, the "
+           "longest of a snapshot;")
     yield ("gap: the longest between two lines of the guest, which writes one each 10 ms, while the command ran; calm: in the time "
            "before; MB that the saving process wrote; GB/s of the memory, zeros aside: until it is in the page cache, and the whole command")
     yield from lines(("MiB", "load", "way", "guest", "n", "pause", "worst", "1st", "2nd", "10th", "gap", "worst", "calm", "whole",
