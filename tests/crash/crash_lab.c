@@ -460,7 +460,7 @@ void lab_done(struct lab *lab)
 
 /* --- what must hold --- */
 
-static void read_sectors(const struct lab *lab, const char *path, unsigned sectors[LAB_SECTORS], const char *where)
+void lab_read(const struct lab *lab, const char *path, unsigned sectors[LAB_SECTORS], const char *where)
 {
     struct disk_options options = {.io = lab->place.plain};
     AUTO_DISK struct disk *disk = NULL;
@@ -486,7 +486,7 @@ static void check_snapshot(struct lab *lab, const struct config *snapshot, const
 
     if (!taken && !guid_equal(&snapshot->snapshot, &lab->taking))
         fail_msg("%s: %s was never taken", where, snapshot->snapshot.text);
-    read_sectors(lab, snapshot->disks[0].path, sectors, where);
+    lab_read(lab, snapshot->disks[0].path, sectors, where);
     for (size_t i = 0; i < LAB_SECTORS; i++)
         if (sectors[i] != expected[i])
             fail_msg("%s: sector %zu of %s is %u, was %u", where, i, snapshot->snapshot.text, sectors[i],
@@ -527,7 +527,7 @@ static void check_vm(const struct lab *lab, const char *where)
     const struct lab_line *line = is_back && !lab->target_ran ? &lab->target_line : &lab->line;
     unsigned sectors[LAB_SECTORS];
 
-    read_sectors(lab, vm_top(lab), sectors, where);
+    lab_read(lab, vm_top(lab), sectors, where);
     for (size_t i = 0; i < LAB_SECTORS; i++)
         if (!line_allows(line, i, sectors[i]))
             fail_msg("%s: sector %zu of the VM (%s) is %u, was flushed as %u", where, i,

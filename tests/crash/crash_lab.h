@@ -78,6 +78,8 @@ void lab_recover(struct lab *lab);
 /* Chains verify, every file that settings name has its content, every listed snapshot reads as when it was taken, the VM as one of its
  * lines. Opens nothing but what is there; the store is open. */
 void lab_check(struct lab *lab, const char *where);
+/* What a disk holds now. */
+void lab_read(const struct lab *lab, const char *path, unsigned sectors[LAB_SECTORS], const char *where);
 /* Settings and names of all files, without what differs from run to run; owned. */
 char *lab_picture(const struct lab *lab);
 
