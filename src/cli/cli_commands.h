@@ -11,6 +11,7 @@ int cmd_display(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_import(int argc, char **argv);
 int cmd_list(int argc, char **argv);
+int cmd_merge(int argc, char **argv);
 int cmd_notes(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_prune(int argc, char **argv);

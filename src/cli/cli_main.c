@@ -37,8 +37,12 @@ static const struct cli_command COMMANDS[] = {
      "give a snapshot another name"},
     {"notes", cmd_notes, "NAME SNAPSHOT [TEXT] [--dry-run] [--json]", "print or replace a snapshot's notes"},
     {"settings", cmd_settings, "NAME [SNAPSHOT] [--json]", "print a VM's settings, now or at a snapshot"},
-    {"delete", cmd_delete, "NAME SNAPSHOT [--subtree] [--dry-run] [--yes] [--json]",
+    {"delete", cmd_delete, "NAME SNAPSHOT [--subtree] [--no-merge] [--dry-run] [--yes] [--json]",
      "delete a snapshot; nothing else changes"},
+    {"merge", cmd_merge, "NAME [--into-base] [--dry-run] [--yes] [--json]",
+     "merge the disks that deleted snapshots have left, now\n"
+     "What is seen of the VM and of every snapshot stays the same. A merge that is broken off goes on with the next\n"
+     "one. `tree` shows what is to be merged, and what is kept and why."},
     {"prune", cmd_prune, "NAME [--keep-last N] [--keep-hourly N] [--keep-daily N] [--keep-weekly N] [--keep-monthly N] [OPTION...]",
      "delete old snapshots that a timer took, and no others\n"
      "Only snapshots taken with `snapshot --scheduled` are looked at. Each rule keeps the newest snapshot of\n"

@@ -1,14 +1,19 @@
 #include "cli_call.h"
 #include "cli_commands.h"
+#include "cli_merging.h"
 #include "cli_output.h"
 #include "cli_text.h"
 
+#include <stdio.h>
+
 struct args {
-    bool subtree, dry_run, yes, json;
+    bool subtree, no_merge, dry_run, yes, json;
 };
 
 static const struct cli_option OPTIONS[] = {
     {"subtree", CLI_FLAG, offsetof(struct args, subtree), NULL, "also all snapshots that descend from it"},
+    {"no-merge", CLI_FLAG, offsetof(struct args, no_merge), NULL,
+     "leave the merging of its disks to `bough merge`; a VM that runs does it by itself"},
     CLI_DRY_RUN(struct args),
     CLI_YES(struct args),
     CLI_JSON(struct args),
@@ -29,9 +34,14 @@ static void print_strings(const char *before, const json_t *strings)
 
 static void print_deleted(const char *vm_name, const json_t *value)
 {
-    (void)vm_name;
+    const char *stopped = json_text(json_object_get(value, "merge_stopped"), "message");
+
     print_strings("deleted ", json_object_get(value, "deleted"));
-    print_strings("still needed, kept: ", json_object_get(value, "kept_layers"));
+    merged_print(json_object_get(value, "merged"));
+    merging_print(json_object_get(value, "merging"));
+    fflush(stdout);
+    if (*stopped != '\0')
+        cli_warn(vm_name, stopped);
 }
 
 int cmd_delete(int argc, char **argv)
@@ -50,6 +60,7 @@ int cmd_delete(int argc, char **argv)
         return err_exit_status(ERR_CANCELLED);
     if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
         !argument_flag(arguments, "subtree", args.subtree, &err) ||
+        !argument_flag(arguments, "no_merge", args.no_merge, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
     return call_and_print(operands.items[0], "delete", TAKE(arguments), args.json, print_deleted);

@@ -1,5 +1,6 @@
 #include "buf.h"
 #include "cli_commands.h"
+#include "cli_merging.h"
 #include "cli_options.h"
 #include "cli_output.h"
 #include "cli_view.h"
@@ -51,6 +52,7 @@ static bool show_get(const char *vm_name, json_t **ret_value, struct err *err)
         return false;
     json_auto_t *value = view_settings(tree->vm);
     if (!value || json_object_update(value, status) != 0 ||
+        json_object_set_new(value, "merging", merging_read(tree, status)) != 0 ||
         json_object_set_new(value, "folder", json_from_text(tree->vm_dir)) != 0 ||
         json_object_set_new(value, "snapshots", json_integer((json_int_t)tree->snapshot_count)) != 0)
         return err_oom(err);
@@ -102,6 +104,7 @@ static void show_print(const json_t *value)
     view_line("folder:", json_text(value, "folder"));
     view_line("notes:", json_text(value, "notes"));
     number_print("snapshots:", json_object_get(value, "snapshots"));
+    merging_print(json_object_get(value, "merging"));
     view_settings_print(value);
 }
 

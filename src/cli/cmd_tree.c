@@ -1,5 +1,6 @@
 #include "bytes.h"
 #include "cli_commands.h"
+#include "cli_merging.h"
 #include "cli_options.h"
 #include "cli_output.h"
 #include "cli_view.h"
@@ -73,14 +74,14 @@ static int tree_print_json(const struct tree *tree, const json_t *status)
 
     for (size_t i = 0; i < tree->snapshot_count; i++)
         json_array_append_new(snapshots, snapshot_json(tree, tree->snapshots[i]));
-    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:I, s:I}, s:{s:o, s:o}, s:o, s:[]}", "vm", "name",
+    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:I, s:I}, s:{s:o, s:o}, s:o, s:o}", "vm", "name",
                                    json_from_text(tree->vm->name), "guid", tree->vm->guid.text, "state",
                                    json_text(status, "state"), "paused_for",
                                    json_object_get(status, "paused_for"), "space", "disks_bytes",
                                    (json_int_t)all_disks_bytes(tree), "memory_bytes",
                                    (json_int_t)all_memory_bytes(tree), "now", "parent",
                                    view_guid(&tree->vm->parent), "disks", view_disk_paths(tree->vm),
-                                   "snapshots", snapshots, "merging");
+                                   "snapshots", snapshots, "merging", merging_read(tree, status));
     if (value)
         return output_json(value);
     (void)err_oom(&err);
@@ -192,7 +193,10 @@ static int tree_print_table(const struct tree *tree, const json_t *status)
     const struct guid none = {""};
     bool filled = root && state && branch_add(table, root, tree, &none, state);
 
-    return table_print(filled ? table : NULL);
+    int exit_status = table_print(filled ? table : NULL);
+    json_auto_t *merging = merging_read(tree, status);
+    merging_print(merging);
+    return exit_status;
 }
 
 int cmd_tree(int argc, char **argv)

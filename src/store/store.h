@@ -144,6 +144,9 @@ bool store_merges_read(const struct io *io, const struct tree *tree, enum plan_m
 /* The plan of one of them. */
 bool store_merges_plan(const struct store_merges *merges, const struct tree *tree, const struct plan_merging *merging,
                        struct plan **ret_plan, struct err *err) MUST_CHECK;
+/* All of them, to be shown. */
+bool store_merges_plan_all(const struct store_merges *merges, const struct tree *tree, struct plan **ret_plan,
+                           struct err *err) MUST_CHECK;
 /* One of them was done: what is left. tree: as it is now. */
 bool store_merges_next(struct store_merges *merges, const struct tree *tree, const struct plan_merging *merged,
                        struct err *err) MUST_CHECK;

@@ -303,6 +303,14 @@ bool store_merges_plan(const struct store_merges *merges, const struct tree *tre
     return plan_merge(tree, &request, merging, ret_plan, err);
 }
 
+bool store_merges_plan_all(const struct store_merges *merges, const struct tree *tree, struct plan **ret_plan,
+                           struct err *err)
+{
+    struct plan_merge request = request_of(merges);
+
+    return plan_merge_all(tree, &request, ret_plan, err);
+}
+
 bool store_merges_next(struct store_merges *merges, const struct tree *tree, const struct plan_merging *merged,
                        struct err *err)
 {

@@ -168,3 +168,107 @@ void merging_apply(const struct plan_merging *merging, struct plan_layer *layers
         }
     }
 }
+
+/* --- all of them, in thought --- */
+struct rehearsal {
+    struct tree *tree; /* a copy, as it is behind what has been planned */
+    struct plan_layer *layers;
+    struct plan_merge request;
+    struct build build;
+};
+
+static bool tree_copy(const struct tree *tree, struct tree **ret_tree, struct err *err)
+{
+    AUTO_CONFIG struct config *vm = config_copy(tree->vm);
+    struct config **snapshots = calloc(tree->snapshot_count + 1, sizeof(struct config *));
+    bool ok = vm && snapshots;
+
+    for (size_t i = 0; ok && i < tree->snapshot_count; i++)
+        ok = (snapshots[i] = config_copy(tree->snapshots[i])) != NULL;
+    if (!ok)
+        (void)err_oom(err);
+    if (ok && tree_new(tree->vm_dir, vm, snapshots, tree->snapshot_count, ret_tree, err)) {
+        TAKE(vm);
+        return true;
+    }
+    for (size_t i = 0; snapshots && i < tree->snapshot_count; i++)
+        config_free(snapshots[i]);
+    free(snapshots);
+    return false;
+}
+
+static bool take_disks(struct config *config, const struct config *from, struct err *err)
+{
+    for (size_t i = 0; i < config->disk_count; i++) {
+        if (!config_set_string(&config->disks[i].path, from->disks[i].path, err))
+            return false;
+        memcpy(config->disks[i].image_id, from->disks[i].image_id, sizeof config->disks[i].image_id);
+    }
+    return true;
+}
+
+/* The settings that the step writes become the copy's; the step moves to the plan of all. */
+static bool rehearse_step(struct rehearsal *all, struct step *step, struct err *err)
+{
+    struct config *config = step->kind == STEP_COMMIT ? all->tree->vm : NULL;
+
+    if (step->kind == STEP_WRITE_CONFIG)
+        config = (struct config *)tree_by_guid(all->tree, &step->config->snapshot);
+    if (config && !take_disks(config, step->config, err))
+        return false;
+    struct step *taken = build_step(&all->build, step->kind, step->path ? TAKE(step->path) : strdup(""));
+    if (taken) {
+        taken->from = TAKE(step->from);
+        taken->config = TAKE(step->config);
+        taken->direction = step->direction;
+    }
+    return !all->build.failed;
+}
+
+/* *ret_more false: nothing is pending any more. */
+static bool rehearse_one(struct rehearsal *all, bool *ret_more, struct err *err)
+{
+    AUTO_FREE struct plan_merging *mergings = NULL;
+    AUTO_PLAN struct plan *plan = NULL;
+    size_t count, next = 0;
+
+    if (!plan_mergings(all->tree, &all->request, &mergings, &count, err))
+        return false;
+    while (next < count && mergings[next].kept != MERGE_NOT_KEPT)
+        next++;
+    *ret_more = next < count;
+    if (next == count)
+        return true;
+    if (!plan_merge(all->tree, &all->request, &mergings[next], &plan, err))
+        return false;
+    for (size_t i = 0; i < plan->step_count; i++)
+        if (!rehearse_step(all, &plan->steps[i], err))
+            return false;
+    merging_apply(&mergings[next], all->layers, &all->request.layer_count);
+    return true;
+}
+
+bool plan_merge_all(const struct tree *tree, const struct plan_merge *request, struct plan **ret_plan, struct err *err)
+{
+    AUTO_TREE struct tree *copy = NULL;
+    AUTO_FREE struct plan_layer *layers = calloc(request->layer_count + 1, sizeof *layers);
+    struct rehearsal all = {.layers = layers, .request = *request};
+    bool more = true;
+
+    if (!layers)
+        return err_oom(err);
+    if (!tree_copy(tree, &copy, err))
+        return false;
+    if (request->layer_count > 0)
+        memcpy(layers, request->layers, request->layer_count * sizeof *layers);
+    all.tree = copy;
+    all.request.layers = layers;
+    build_begin(&all.build, tree, /* source= */ NULL, err);
+    while (more && rehearse_one(&all, &more, err))
+        ;
+    if (more) {
+        plan_free(all.build.plan);
+        return false;
+    }
+    return build_end(&all.build, ret_plan, "merge %s", tree->vm->name);
+}

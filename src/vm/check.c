@@ -10,6 +10,7 @@
 #include "memory.h"
 #include "ram.h"
 #include "repair.h"
+#include "text_json.h"
 #include "vm.h"
 
 #include <stdio.h>
@@ -24,28 +25,14 @@
 
 /* --- findings --- */
 
-/* Names of files need not be UTF-8. */
-json_t *check_text_json(const char *text)
-{
-    json_t *value = json_string(text);
-    struct err foreign;
-    char clean[sizeof foreign.text];
-
-    if (value)
-        return value;
-    err_set_text(&foreign, ERR_CORRUPT, 0, "%s", text);
-    err_text_utf8(&foreign, clean);
-    return json_string(clean);
-}
-
 void check_tell(struct check *check, const char *kind, bool harmless, const char *path, const char *text)
 {
     size_t length = strlen(path);
 
     if (strncmp(text, path, length) == 0 && strncmp(text + length, ": ", 2) == 0)
         text += length + 2;
-    json_array_append_new(check->faults, json_pack("{s:s, s:o, s:o, s:b}", "kind", kind, "file", check_text_json(path), "text",
-                                                   check_text_json(text), "harmless", (int)harmless));
+    json_array_append_new(check->faults, json_pack("{s:s, s:o, s:o, s:b}", "kind", kind, "file", text_json(path), "text",
+                                                   text_json(text), "harmless", (int)harmless));
 }
 
 bool check_tell_err(struct check *check, const char *kind, const char *path, const struct err *err)
@@ -300,7 +287,7 @@ static bool answer(const struct check *check, json_t **ret_value, struct err *er
 
     for (size_t i = 0; in_use && i < check->image_count; i++)
         if (check->images[i].is_written)
-            json_array_append_new(in_use, check_text_json(check->images[i].path));
+            json_array_append_new(in_use, text_json(check->images[i].path));
     json_t *value = json_pack("{s:O, s:I, s:I, s:I, s:I, s:o}", "faults", check->faults, "snapshots",
                               (json_int_t)check->look->snapshot_count, "images", (json_int_t)check->image_count, "memories",
                               (json_int_t)check->memory_count, "bytes", (json_int_t)check->total_bytes, "in_use", in_use);

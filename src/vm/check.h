@@ -36,7 +36,6 @@ struct check {
 void check_done(struct check *check);
 /* A finding. text may begin with the path. */
 void check_tell(struct check *check, const char *kind, bool harmless, const char *path, const char *text);
-json_t *check_text_json(const char *text); /* names of files need not be UTF-8 */
 /* Each set of settings with the files that it names; the images of the chains are known behind it. */
 bool check_settings(struct check *check, struct err *err) MUST_CHECK;
 /* The same from an error. False if the error is none of the file's, but of this process. */

@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "text_json.h"
 
 static bool plan_delete_make(struct vm *vm, const struct guid *guid, bool subtree, struct plan **ret_plan,
                              struct err *err)
@@ -50,29 +51,57 @@ static json_t *kept_layers(const struct config *snapshot)
     for (size_t i = 0; i < snapshot->disk_count; i++) {
         const struct config_disk *disk = &snapshot->disks[i];
         if (!disk->is_cdrom && disk->path && io_exists(&io_real, disk->path))
-            json_array_append_new(kept, json_string(disk->path));
+            json_array_append_new(kept, text_json(disk->path));
     }
     return kept;
 }
 
-static bool delete_snapshot(struct vm *vm, const struct config *snapshot, bool subtree, bool dry_run,
-                            const struct progress *progress, json_t **ret_value, struct err *err)
+struct delete_request {
+    const struct config *snapshot;
+    bool subtree, no_merge, dry_run;
+};
+
+/* The snapshot is gone by then: that its layers could not be merged, or not all, is no failure of the deletion. *ret_stopped NULL:
+ * they were, or it was not tried. */
+static json_t *merge_what_is_left(struct vm *vm, const struct delete_request *request, const struct progress *progress,
+                                  json_t **ret_stopped)
+{
+    json_t *merged = json_array();
+    struct err err;
+
+    *ret_stopped = NULL;
+    if (merged && !vm->present && !request->no_merge &&
+        !vm_merge_pending(vm, /* into_base= */ false, progress, merged, &err))
+        *ret_stopped = json_pack("{s:s, s:o}", "code", err_name(err.code), "message", text_json(err.text));
+    return merged;
+}
+
+static json_t *delete_answer(struct vm *vm, const struct delete_request *request, const struct config *gone,
+                             const json_t *before, const struct progress *progress)
+{
+    json_t *stopped;
+    json_t *merged = merge_what_is_left(vm, request, progress, &stopped);
+
+    return json_pack("{s:o, s:o, s:o, s:o, s:o?}", "deleted", deleted_guids(before, store_tree(vm->store)), "kept_layers",
+                     kept_layers(gone), "merged", merged, "merging", vm_mergings(vm), "merge_stopped", stopped);
+}
+
+static bool delete_snapshot(struct vm *vm, const struct delete_request *request, const struct progress *progress,
+                            json_t **ret_value, struct err *err)
 {
     AUTO_PLAN struct plan *plan = NULL;
-    AUTO_CONFIG struct config *gone = config_copy(snapshot);
+    AUTO_CONFIG struct config *gone = config_copy(request->snapshot);
     struct vm_plan_run run = {.progress = progress};
 
     if (!gone)
         return err_oom(err);
-    if (!plan_delete_make(vm, &gone->snapshot, subtree, &plan, err))
+    if (!plan_delete_make(vm, &gone->snapshot, request->subtree, &plan, err))
         return false;
-    if (dry_run)
+    if (request->dry_run)
         return vm_answer_plan(plan, ret_value, err);
     json_t *before = listed_guids(store_tree(vm->store));
     bool done = vm_run_plan(vm, plan, &run, err) &&
-                vm_answer(json_pack("{s:o, s:o}", "deleted", deleted_guids(before, store_tree(vm->store)),
-                                    "kept_layers", kept_layers(gone)),
-                          ret_value, err);
+                vm_answer(delete_answer(vm, request, gone, before, progress), ret_value, err);
     json_decref(before);
     return done;
 }
@@ -80,14 +109,13 @@ static bool delete_snapshot(struct vm *vm, const struct config *snapshot, bool s
 bool op_delete(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
                struct err *err)
 {
-    const struct config *snapshot;
+    struct delete_request request = {0};
     const char *selector;
-    bool subtree = false, dry_run = false;
 
-    if (!args_required(args, "snapshot", &selector, err) || !args_bool(args, "subtree", &subtree, err) ||
-        !args_bool(args, "dry_run", &dry_run, err) ||
-        !tree_find(store_tree(vm->store), selector, &snapshot, err) ||
-        !delete_snapshot(vm, snapshot, subtree, dry_run, progress, ret_value, err))
+    if (!args_required(args, "snapshot", &selector, err) || !args_bool(args, "subtree", &request.subtree, err) ||
+        !args_bool(args, "no_merge", &request.no_merge, err) || !args_bool(args, "dry_run", &request.dry_run, err) ||
+        !tree_find(store_tree(vm->store), selector, &request.snapshot, err) ||
+        !delete_snapshot(vm, &request, progress, ret_value, err))
         return err_prefix(err, "delete: %s", vm_config(vm)->name);
     return true;
 }

@@ -8,6 +8,7 @@
 #include "disk.h"
 #include "file.h"
 #include "runtime.h"
+#include "text_json.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@ void repair_tell(struct repair *repair, const char *path, const char *format, ..
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    json_array_append_new(repair->done, json_pack("{s:o, s:o}", "file", check_text_json(path), "text", check_text_json(text)));
+    json_array_append_new(repair->done, json_pack("{s:o, s:o}", "file", text_json(path), "text", text_json(text)));
 }
 
 void repair_offer(struct repair *repair, const struct config *snapshot, const char *text)

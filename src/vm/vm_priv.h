@@ -17,7 +17,7 @@ typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progre
                           struct err *err);
 
 vm_operation op_cancel, op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
-    op_rename, op_rename_snapshot, op_notes, op_set, op_reconnect, op_remove, op_screenshot, op_console, op_display, op_status;
+    op_merge, op_rename, op_rename_snapshot, op_notes, op_set, op_reconnect, op_remove, op_screenshot, op_console, op_display, op_status;
 
 const struct config *vm_config(const struct vm *vm);
 /* What the VM is now, for people. run_state (may be NULL) gets QEMU's word, or "". */
@@ -54,6 +54,13 @@ bool vm_snapshot_request(struct vm *vm, struct plan_snapshot *ret_request, struc
 /* total_us: from the request until it was durable. NULL: out of memory. */
 json_t *vm_snapshot_answer(const struct config *snapshot, const struct vm_plan_run *run, enum plan_machine now,
                            int64_t total_us);
+/* --- op_merge.c --- */
+/* Merges all that is pending of a VM without a machine; what was done goes to `merged`, [{"path", "into", "bytes"}], also on failure.
+ * Whatever ends it, what is left is pending again. */
+bool vm_merge_pending(struct vm *vm, bool into_base, const struct progress *progress, json_t *merged, struct err *err) MUST_CHECK;
+/* What is pending, and what is kept: docs/operations.md, "merging". NULL when out of memory. */
+json_t *vm_mergings(struct vm *vm);
+
 /* The answer of a dry run. */
 bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err) MUST_CHECK;
 

@@ -233,17 +233,18 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
     }
 }
 
-/* Without its worker's word: from the files, and from the locks. */
-static bool status_from_files(const char *vm_name, const char *vm_dir, bool unmanaged, json_t **ret_status, struct err *err)
+/* Without its worker's word: from the files, and from the locks. operation: of another command's process, or NULL. */
+static bool status_from_files(const char *vm_name, const char *vm_dir, bool unmanaged, const char *operation,
+                              json_t **ret_status, struct err *err)
 {
     AUTO_CONFIG struct config *vm = NULL;
 
     if (!store_read_vm(&io_real, vm_dir, &vm, err))
         return false;
     const char *state = unmanaged ? "unmanaged" : guid_is_set(&vm->saved) ? "saved" : "off";
-    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", vm_name, "guid",
+    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:s?, s:n, s:n, s:[]}", "name", vm_name, "guid",
                                vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
-                               "qemu_version", "operation", "run_state", "paused_for", "disk_errors");
+                               "qemu_version", "operation", operation, "run_state", "paused_for", "disk_errors");
     if (!status)
         return err_oom(err);
     *ret_status = status;
@@ -270,7 +271,8 @@ bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
         return false;
     if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
         return true;
-    return status_from_files(vm_name, vm_dir, state == STORE_UNMANAGED, ret_status, err);
+    const char *operation = state == STORE_MANAGED && owner.what[0] && strcmp(owner.what, "worker") != 0 ? owner.what : NULL;
+    return status_from_files(vm_name, vm_dir, state == STORE_UNMANAGED, operation, ret_status, err);
 }
 
 bool client_check(const char *vm_name, const struct progress *progress, json_t **ret_value, struct err *err)

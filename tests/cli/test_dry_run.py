@@ -42,6 +42,12 @@ def saved(home, name):
     return vm
 
 
+def unmerged(home, name):
+    vm = off(home, name)
+    for snapshot in ("one", "two"):
+        vm.do("delete", snapshot, "--no-merge")
+
+
 def nothing(home, name):
     del home, name
 
@@ -76,6 +82,7 @@ CHANGING = [
     ("prune", off, ["--keep-last", "1"]),
     ("rename", off, ["renamed"]),
     ("remove", off, ["--yes"]),
+    ("merge", unmerged, []),
 ]
 # Those that may leave all files as they are: a machine that is off is started, one that runs is stopped.
 POWER = [("start", off, []), ("stop", running, ["--force"]), ("stop", off, [])]

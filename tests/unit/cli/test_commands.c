@@ -345,9 +345,13 @@ static void apply_says_the_state_and_the_time(void **state)
 static void delete_says_what_went_and_what_stays(void **state)
 {
     (void)state;
-    fake_answer = "{\"deleted\":[\"G1\",\"G2\"],\"kept_layers\":[\"/x.avhd\"]}";
+    fake_answer = "{\"deleted\":[\"G1\",\"G2\"],\"kept_layers\":[\"/x.vhd\"],"
+                  "\"merged\":[{\"path\":\"/a/y.avhd\",\"into\":\"/a/x.vhd\",\"bytes\":4096}],"
+                  "\"merging\":[{\"path\":\"/z.avhd\",\"into\":null,\"bytes\":0,\"done_bytes\":0,\"state\":\"kept\","
+                  "\"reason\":\"z.avhd is needed by 2 others\"}],\"merge_stopped\":null}";
     assert_int_equal(run("delete web x"), 0);
-    assert_string_equal(out, "deleted G1\ndeleted G2\nstill needed, kept: /x.avhd\n");
+    assert_string_equal(out, "deleted G1\ndeleted G2\nmerged:      y.avhd into x.vhd, 4 KiB\n"
+                             "kept:        z.avhd is needed by 2 others\n");
 }
 
 static void each_command_explains_itself(void **state)
