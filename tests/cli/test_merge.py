@@ -257,12 +257,12 @@ def claim_a_base_that_another_vm_uses_is_kept(home):
 
 # --- merges that are broken off, and what else is asked for meanwhile ---
 
-LARGE = 64  # MiB: long enough to be met in the middle
+LARGE = 64  # MiB
 
 
-def large(home):
-    """The snapshot `two` is deleted, its disk of LARGE MiB and that of `three` are to be merged."""
-    vm = home.create("v", "--disk", "128M,bus=virtio", "--nic", "none")
+def large(home, name):
+    """When the snapshot `two` is deleted its disk and that of `three`, each of LARGE MiB, are to be merged."""
+    vm = home.create(name, "--disk", "128M,bus=virtio", "--nic", "none")
     vm.snapshot("one")
     write(home, vm, "two", LARGE)
     vm.snapshot("two")
@@ -272,77 +272,103 @@ def large(home):
     return vm
 
 
-def in_the_middle(vm, process, path):
-    """The process stands still while it copies to that file; False: it was too quick."""
-    before = path.stat().st_blocks
+def contents_by_bough(home, vm):
+    """What each disk holds, whether or not the last write to a file was followed by its footer."""
+    found = {}
+    for path in [vm.disk(), *(xml_disks(vm.snapshot_xml(s["guid"]), vm.folder)[0] for s in vm.do("tree")["snapshots"])]:
+        raw = home.dir / "disk.raw"
+        home.bough("disk", "convert", path, raw)
+        found[len(found)] = hashlib.sha256(raw.read_bytes()).hexdigest()
+        raw.unlink()
+    return found
+
+
+def stopped_in_the_middle(vm, *command):
+    """A command that merges, and stands still while it copies; None: it was too quick."""
+    blocks = {path: path.stat().st_blocks for path in layers(vm)}
+    process = vm.home.start(command[0], vm.name, *command[1:])
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
-        if path.stat().st_blocks > before + 2048:
-            process.send_signal(signal.SIGSTOP)
-            return True
-        time.sleep(0.001)
-    return False
+        with contextlib.suppress(FileNotFoundError):
+            if any(path.stat().st_blocks > before + 1024 for path, before in blocks.items()):
+                process.send_signal(signal.SIGSTOP)
+                return process
+    process.communicate()
+    return None
+
+
+def met_in_the_middle(home, *command, unmerged):
+    """(a VM, the process that stands still in the middle of its merge, its contents before)"""
+    for attempt in range(5):
+        vm = large(home, f"v{attempt}")
+        before = contents_by_bough(home, vm)
+        del before[2]  # of `two`: the disk of now, one, two, three
+        if unmerged:
+            vm.do("delete", "two", "--no-merge")
+        process = stopped_in_the_middle(vm, *command)
+        if process and merging(vm):
+            return vm, process, list(before.values())
+        if process:
+            process.kill()
+            process.communicate()
+        vm.do("remove", "--yes")
+    raise AssertionError("no merge was met in the middle")
+
+
+def assert_merged(home, vm, before):
+    assert merging(vm) == [] and len(layers(vm)) == 2 and vm.do("check")["faults"] == []
+    assert list(contents_by_bough(home, vm).values()) == before and len(seen(vm)) == 3
 
 
 def claim_a_merge_that_is_killed_goes_on(home):
-    vm = large(home)
-    met = 0
-    with all_others_read_the_same(vm, ["two"]):
-        vm.do("delete", "two", "--no-merge")
-        before = seen(vm)
-        for _ in range(2):
-            (pending,) = merging(vm)
-            process = home.start("merge", "v")
-            met += in_the_middle(vm, process, Path(pending["into"]))
-            process.kill()
-            process.communicate()
-            faults = vm.do("check")["faults"]
-            assert seen(vm) == before and all(fault["harmless"] for fault in faults), faults
-            if not merging(vm):
-                break
-        assert met > 0, "no merge was met in the middle"
-        vm.do("merge")
-        assert merging(vm) == [] and len(layers(vm)) == 2
+    vm, process, before = met_in_the_middle(home, "merge", unmerged=True)
+    process.kill()
+    process.communicate()
+    faults = vm.do("check")["faults"]
+    assert all(fault["harmless"] for fault in faults), faults
+    assert list(contents_by_bough(home, vm).values()) == before
+    (pending,) = merging(vm)
+    assert pending["state"] == "pending", pending
+    assert len(vm.do("merge")["merged"]) == 1
+    assert_merged(home, vm, before)
 
 
 def claim_ctrl_c_leaves_a_merge_pending(home):
-    vm = large(home)
-    with all_others_read_the_same(vm, ["two"]):
-        process = home.start("delete", "v", "two")
-        targets = {path: path.stat().st_blocks for path in layers(vm)}
-        wait_until(lambda: process.poll() is not None or any(p.exists() and p.stat().st_blocks > b + 2048
-                                                             for p, b in targets.items()), 30, "it merges")
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0 and "deleted " in out and "cancelled" in err, (out, err)
-        (pending,) = merging(vm)
-        assert pending["state"] == "pending" and len(vm.do("tree")["snapshots"]) == 2
-        process = home.start("merge", "v")
-        assert in_the_middle(vm, process, Path(pending["into"]))
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == CANCELLED and "cancelled" in err, (out, err)
-        assert len(vm.do("merge")["merged"]) == 1
+    vm, process, before = met_in_the_middle(home, "merge", unmerged=True)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == CANCELLED and "cancelled" in err, (out, err)
+    assert list(contents_by_bough(home, vm).values()) == before and merging(vm)[0]["state"] == "pending"
+    vm.do("merge")
+    assert_merged(home, vm, before)
+
+
+def claim_ctrl_c_behind_the_commit_of_a_delete_ends_the_merge_alone(home):
+    vm, process, before = met_in_the_middle(home, "delete", "two", unmerged=False)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "deleted " in out and "cancelled" in err, (out, err)
+    assert len(vm.do("tree")["snapshots"]) == 2 and merging(vm)[0]["state"] == "pending"
+    vm.do("merge")
+    assert_merged(home, vm, before)
 
 
 def claim_a_second_operation_is_refused_with_the_name_of_the_first(home):
-    vm = large(home)
-    vm.do("delete", "two", "--no-merge")
-    (pending,) = merging(vm)
-    process = home.start("merge", "v")
-    assert in_the_middle(vm, process, Path(pending["into"]))
-    before = contents(vm.folder)
-    others = [home.start(verb, "v", *rest) for verb, *rest in (["snapshot"], ["delete", "one"], ["apply", "one"], ["merge"],
-                                                               ["start"])]
+    vm, process, before = met_in_the_middle(home, "merge", unmerged=True)
+    files = contents(vm.folder)
+    others = [home.start(verb, vm.name, *rest) for verb, *rest in (["snapshot"], ["delete", "one"], ["apply", "one"], ["merge"],
+                                                                   ["start"])]
     for other in others:
         _, err = other.communicate(timeout=60)
         assert other.returncode == BUSY and "in use by merge" in err, err
-    assert contents(vm.folder) == before
+    assert contents(vm.folder) == files
     assert merging(vm)[0]["state"] == "running" and vm.do("show")["operation"] == "merge"
     process.send_signal(signal.SIGCONT)
     process.communicate(timeout=60)
-    assert process.returncode == 0 and merging(vm) == []
+    assert process.returncode == 0
+    assert_merged(home, vm, before)
 
 
 def claim_a_vm_that_runs_is_not_merged_by_a_command(home):
