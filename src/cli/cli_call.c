@@ -1,5 +1,6 @@
 #include "cli_call.h"
 
+#include "bytes.h"
 #include "cli_hooks.h"
 #include "cli_output.h"
 #include "cli_progress.h"
@@ -55,12 +56,26 @@ void print_state(const char *vm_name, const json_t *value)
     putchar('\n');
 }
 
+/* Where the plan takes space: what it needs, and what there is. */
+static void print_room(const json_t *value)
+{
+    const json_t *needs = json_object_get(value, "needs_bytes"), *has = json_object_get(value, "free_bytes");
+    char needs_text[16], has_text[16];
+
+    if (needs && has)
+        printf("needs about %s, free: %s\n", size_format((uint64_t)json_integer_value(needs), needs_text),
+               size_format((uint64_t)json_integer_value(has), has_text));
+}
+
 int print_value(const char *vm_name, const json_t *value, bool json, people_print *print)
 {
     if (json)
         return output_json(value);
-    if (json_object_get(value, "plan"))
-        return output_plan(json_object_get(value, "plan"));
+    if (json_object_get(value, "plan")) {
+        int status = output_plan(json_object_get(value, "plan"));
+        print_room(value);
+        return status;
+    }
     if (print)
         print(vm_name, value);
     return 0;

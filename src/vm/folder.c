@@ -2,6 +2,7 @@
 
 #include "auto.h"
 #include "buf.h"
+#include "extents.h"
 #include "file.h"
 #include "memory.h"
 #include "ram.h"
@@ -9,11 +10,8 @@
 #include "vm_priv.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/statvfs.h>
 
 /* --- space --- */
@@ -25,15 +23,6 @@ static const char *first_copied(const struct plan *plan)
         if (plan->steps[i].kind == STEP_COPY_FILE)
             return plan->steps[i].from;
     return NULL;
-}
-
-/* Tried, with a file that has no name: no file system tells. */
-static bool can_share_extents(const char *from, const char *dir)
-{
-    AUTO_FD int source = open(from, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    AUTO_FD int probe = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-    return source >= 0 && probe >= 0 && ioctl(probe, FICLONE, source) == 0;
 }
 
 static const char *plan_dir(const struct plan *plan)
@@ -57,7 +46,7 @@ static bool space_look(const struct plan *plan, uint64_t *ret_needs, uint64_t *r
         return false;
     if (statvfs(dir, &fs) != 0)
         return err_sys(err, errno, "ask for the free space of %s", dir);
-    if (copied && can_share_extents(copied, dir))
+    if (copied && extents_can_be_shared(copied, dir))
         bytes.copied = 0;
     *ret_needs = bytes.copied + bytes.flattened;
     *ret_free = (uint64_t)fs.f_bavail * fs.f_frsize;

@@ -171,7 +171,7 @@ static bool run(struct vm *vm, const struct apply_request *request, const struct
     if (!plan_make(vm, request, &plan, &first, err))
         return false;
     if (request->dry_run)
-        return vm_answer_plan(plan, ret_value, err);
+        return vm_answer_room(vm, plan, ret_value, err);
     if (!vm->present && !bases_note_all(vm, request, plan, err))
         return false;
     if (!vm_run_plan(vm, plan, &plan_run, err))

@@ -259,6 +259,6 @@ bool op_save(struct vm *vm, const json_t *args, const struct progress *progress,
     if (!machine_can_save(vm->present->machine, err))
         return err_prefix(err, "save: %s", vm_config(vm)->name);
     if (dry_run)
-        return vm_answer_plan(plan, ret_value, err);
+        return vm_answer_room(vm, plan, ret_value, err);
     return vm_run_plan(vm, plan, &run, err) && vm_answer_state(vm, ret_value, err);
 }

@@ -126,7 +126,7 @@ bool op_snapshot(struct vm *vm, const json_t *args, const struct progress *progr
     if (!plan_snapshot(store_tree(vm->store), &source, &request, &plan, &guid, err))
         return false;
     if (dry_run)
-        return vm_answer_plan(plan, ret_value, err);
+        return vm_answer_room(vm, plan, ret_value, err);
     /* Where a machine writes to what is being sealed, it is noted when it has ended. */
     if (!vm->present && !bases_note_plan(store_tree(vm->store), plan, vm_config(vm), /* with_tops= */ true, err))
         return err_prefix(err, "snapshot: %s", vm_config(vm)->name);

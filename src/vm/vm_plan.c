@@ -4,6 +4,7 @@
 #include "auto.h"
 #include "bases.h"
 #include "log.h"
+#include "room.h"
 #include "thumbnail.h"
 
 #include <stdlib.h>
@@ -76,7 +77,7 @@ static bool saves_thumbnail(const struct plan *plan)
 
 /* The memory that the VM last had saved on its way here, for the new one to share. Any would do: it is
  * compared, not trusted. NULL if there is none; sharing is not worth a failure. */
-static char *parent_bin(const struct vm *vm, const struct config *naming)
+char *vm_parent_bin(const struct vm *vm, const struct config *naming)
 {
     const struct tree *tree = store_tree(vm->store);
     const struct config *parent = tree_by_guid(tree, &naming->parent);
@@ -102,7 +103,7 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
     AUTO_FREE char *nvram_copy = NULL;
     if (step->from && !(nvram_copy = plan_nvram_path(plan, index)))
         return err_oom(err);
-    AUTO_FREE char *parent = parent_bin(vm, naming);
+    AUTO_FREE char *parent = vm_parent_bin(vm, naming);
     struct guest_save save = {
         .state_path = step->path,
         .parent_bin = parent,
@@ -318,7 +319,29 @@ bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, stru
             "%s: an earlier change could not be made durable, and not be taken back: mend the file system, "
             "then stop the VM",
             plan->summary);
-    return written_forget(vm, plan, err) && store_run(vm->store, plan, &machine, run->progress, err);
+    return room_check(vm, plan, err) && written_forget(vm, plan, err) && store_run(vm->store, plan, &machine, run->progress, err);
+}
+
+bool vm_base_forget(struct vm *vm, const char *path, struct err *err)
+{
+    AUTO_CONFIG struct config *config = config_copy(vm_config(vm));
+    AUTO_PLAN struct plan *plan = NULL;
+
+    if (!config)
+        return err_oom(err);
+    return !config_base_forget(config, path) || (plan_settings(store_tree(vm->store), config, "forget what a base was", &plan, err) &&
+                                                 store_run(vm->store, plan, NULL, NULL, err));
+}
+
+bool vm_answer_room(const struct vm *vm, const struct plan *plan, json_t **ret_value, struct err *err)
+{
+    struct room room;
+
+    if (!room_look(vm, plan, &room, err) || !vm_answer_plan(plan, ret_value, err))
+        return false;
+    json_object_set_new(*ret_value, "needs_bytes", json_integer((json_int_t)room.needs_bytes));
+    json_object_set_new(*ret_value, "free_bytes", json_integer((json_int_t)room.free_bytes));
+    return true;
 }
 
 bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err)

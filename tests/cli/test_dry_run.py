@@ -96,6 +96,9 @@ def told(home, verb, name, arguments):
         assert answer["delete"] and lines[1].startswith("delete "), (answer, lines)
         return None
     plan = answer["plan"]
+    if "needs_bytes" in answer:
+        assert re.match(r"needs about \S+ \S+, free: \S+ \S+$", lines.pop()), lines
+        assert answer["free_bytes"] > answer["needs_bytes"] > 0, answer
     assert lines[0] == plan["summary"] and len(lines) == 1 + len(plan["steps"]), (lines, plan)
     assert all(re.match(r"^ *\d+\. [a-z-]+", line) for line in lines[1:]), lines
     return plan

@@ -205,6 +205,33 @@ def claim_snapshot_that_finds_no_space_leaves_the_guest_running_and_nothing_behi
         assert vm.console().step().nonce == nonce
 
 
+def claim_what_a_snapshot_needs_is_told_and_what_cannot_fit_is_refused_before_it_is_begun(home):
+    with small_disk(home, home.machines, 320) as disk:
+        vm, console = home.booted_guest()
+        console.command("fill 48 7")
+        told = {verb: home.json(verb, vm.name, "--dry-run") for verb in ("snapshot", "save")}
+        assert abs(told["snapshot"]["free_bytes"] - disk.free_bytes()) < 4 * MIB, told
+        first = vm.snapshot("first")
+        took = vm.memory_file(first["guid"]).stat().st_blocks * 512
+        for verb, answer in told.items():
+            assert abs(answer["needs_bytes"] - took) < max(took / 8, 12 * MIB), (verb, answer, took)
+        assert home.json("snapshot", vm.name, "--dry-run")["needs_bytes"] > 48 * MIB
+        disk.leave(took // 2)
+        files, before = vm.files(), console.step()
+        for verb in ("snapshot", "save"):
+            vm.refused(NO_SPACE, verb, says=r"needs about \S+ MiB, and \S+ MiB are free")
+        assert vm.files() == files and console.step().nonce == before.nonce
+        # Gone back to, most of it is in the file that it came from, and not in memory.
+        disk.make_room()
+        vm.do("apply", first["guid"])
+        needs = home.json("snapshot", vm.name, "--dry-run")["needs_bytes"]
+        assert abs(needs - took) < max(took / 8, 12 * MIB), (needs, took)
+        disk.leave(took // 2)
+        vm.refused(NO_SPACE, "snapshot", says="needs about")
+        disk.make_room()
+        vm.snapshot("second")
+
+
 def claim_snapshot_of_a_guest_that_waits_on_a_full_disk_leaves_it_waiting(home):
     with small_disk(home, home.machines, 256) as disk:
         vm, console = home.booted_guest()
