@@ -87,8 +87,8 @@ static bool look(const struct vm *vm, const struct plan *plan, struct room *ret_
         *ret_makes |= step_add(vm, plan, i, &room);
     if (statvfs(vm->dir, &fs) != 0)
         return err_sys(err, errno, "ask for the free space of %s", vm->dir);
-    /* What is kept back for root is ours if we are. */
-    room.free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+    room.free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    room.usable_bytes = geteuid() == 0 ? (uint64_t)fs.f_bfree * fs.f_frsize : room.free_bytes;
     *ret_room = room;
     return true;
 }
@@ -107,7 +107,7 @@ bool room_check(const struct vm *vm, const struct plan *plan, struct err *err)
 
     if (!look(vm, plan, &room, &makes, err))
         return false;
-    if (!makes || room.at_least_bytes + MARGIN_BYTES + room.at_least_bytes / MARGIN_DIVISOR <= room.free_bytes)
+    if (!makes || room.at_least_bytes + MARGIN_BYTES + room.at_least_bytes / MARGIN_DIVISOR <= room.usable_bytes)
         return true;
     char needs[16], has[16];
     return err_set(err, ERR_NO_SPACE, "%s: needs about %s, and %s are free in %s", plan->summary,

@@ -7,7 +7,8 @@
 struct room {
     uint64_t needs_bytes;    /* about */
     uint64_t at_least_bytes; /* by which it is refused */
-    uint64_t free_bytes;     /* to who asks */
+    uint64_t free_bytes;     /* to anybody */
+    uint64_t usable_bytes;   /* to who asks: root may use what is kept back for it */
 };
 
 bool room_look(const struct vm *vm, const struct plan *plan, struct room *ret_room, struct err *err) MUST_CHECK;

@@ -26,6 +26,22 @@ def contents(folder):
     return seen
 
 
+def write_disk(home, image, *writes):
+    """(offset, bytes) into an image that nobody has."""
+    import nbd  # pylint: disable=import-outside-toplevel
+
+    socket = home.dir / "s"
+    with home.start("disk", "serve", image, "--writable", "--socket", socket) as server:
+        server.stdout.readline()  # it listens
+        handle = nbd.NBD()
+        handle.connect_unix(str(socket))
+        for offset, data in writes:
+            handle.pwrite(data, offset)
+        handle.flush()
+        handle.shutdown()
+        server.terminate()
+
+
 @contextlib.contextmanager
 def unchanged(home):
     """What runs inside leaves all machines as they were, and no process."""

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import CORRUPT, MISMATCH, STATE, main, xpath  # noqa: E402
-from cli_test import contents, unchanged  # noqa: E402
+from bough_test import CORRUPT, MISMATCH, STATE, main, xml_disks, xpath  # noqa: E402
+from cli_test import contents, unchanged, write_disk  # noqa: E402
 
 
 def noted(vm):
@@ -122,6 +122,25 @@ def claim_disk_that_is_brought_along_with_its_parents_is_noted_when_it_is_added(
     assert noted(vm) == {str(f): is_now(f) for f in (base, top, other)}
     touch(top)
     vm.refused(MISMATCH, "apply", guid, says="top.avhd: was changed")
+
+
+def claim_base_that_we_merge_into_ourselves_is_forgotten_and_noted_again(home):
+    vm = home.create("v", "--memory", "32M", "--disk", "16M,bus=virtio", "--nic", "none")
+    base = vm.folder / "v.vhd"
+    one = vm.snapshot("one")["guid"]
+    write_disk(home, vm.disk(), (1 << 20, b"x" * 4096))
+    two = vm.snapshot("two")["guid"]
+    was = noted(vm)
+    assert was == {"v.vhd": is_now(base)}
+    time.sleep(0.02)
+    vm.do("delete", one)
+    assert xml_disks(vm.snapshot_xml(two), vm.folder) == [base], "it was merged"
+    assert noted(vm) == {}
+    home.bough("check", "v")
+    vm.do("apply", two)
+    assert noted(vm) == {"v.vhd": is_now(base)} and noted(vm) != was
+    touch(base)
+    vm.refused(MISMATCH, "apply", two, says="was changed")
 
 
 def claim_base_that_was_sealed_while_the_guest_ran_is_noted_at_the_next_start(home):

@@ -11,11 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbd
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from bough_test import AMBIGUOUS, BUSY, CORRUPT, NOT_FOUND, main, sha256  # noqa: E402
-from cli_test import contents  # noqa: E402
+from cli_test import contents, write_disk  # noqa: E402
 
 MIB = 1 << 20
 STRAY = "0AF97B3D-15E9-4C6C-A3D7-6B2BD9D30A50"
@@ -53,16 +51,8 @@ class Sample:
 
     def write(self, text):
         for index, size in enumerate((4 * MIB, 2 * MIB)):
-            socket = self.home.dir / "s"
-            with self.home.start("disk", "serve", self.vm.disk(index), "--writable", "--socket", socket) as server:
-                server.stdout.readline()  # it listens
-                handle = nbd.NBD()
-                handle.connect_unix(str(socket))
-                for at in (len(text) * 65536, size - len(text) * 4096):
-                    handle.pwrite(f"{text}{index}".encode().ljust(4096, b"."), at)
-                handle.flush()
-                handle.shutdown()
-                server.terminate()
+            data = f"{text}{index}".encode().ljust(4096, b".")
+            write_disk(self.home, self.vm.disk(index), *((at, data) for at in (len(text) * 65536, size - len(text) * 4096)))
 
     def disks(self, guid):
         """Of a snapshot, or of now."""
