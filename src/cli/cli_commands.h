@@ -30,3 +30,4 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_start(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_tree(int argc, char **argv);
+int cmd_unlock(int argc, char **argv);

@@ -54,6 +54,10 @@ static const struct cli_command COMMANDS[] = {
     {"check", cmd_check, "NAME [--repair [--from SNAPSHOT] [--dry-run]] [--json]", "look for damage in all files of a VM and its snapshots, and repair what provably can be"},
     {"reconnect", cmd_reconnect, "NAME [--dry-run] [--yes] [--json]",
      "take base images that somebody else has changed as they are now"},
+    {"unlock", cmd_unlock, "NAME --host HOST [--yes]",
+     "take a VM from another host that is dead\n"
+     "Only you can know that HOST neither runs the VM's guest nor works on its files: if it did, both would\n"
+     "write to the same disks."},
     {"cancel", cmd_cancel, "NAME [--json]", "cancel what is in progress on a VM"},
     {"disk", cmd_disk, "COMMAND ...", "work on virtual disk files, with no VM needed"},
 };

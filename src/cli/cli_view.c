@@ -25,6 +25,8 @@ char *view_state_text(const json_t *status)
     const char *state = json_text(status, "state");
     const char *reason = json_text(json_object_get(status, "paused_for"), "code");
 
+    if (strcmp(state, "elsewhere") == 0)
+        reason = json_text(status, "host");
     return *reason == '\0' ? strdup(state) : string_printf("%s: %s", state, reason);
 }
 

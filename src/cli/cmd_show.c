@@ -93,6 +93,7 @@ static void show_print(const json_t *value)
     view_line("name:", json_text(value, "name"));
     view_line("guid:", json_text(value, "guid"));
     view_line("state:", json_text(value, "state"));
+    view_line("host:", json_text(value, "host"));
     view_line("run state:", json_text(value, "run_state"));
     view_line("paused for:", json_text(json_object_get(value, "paused_for"), "message"));
     errors_print(json_object_get(value, "disk_errors"));

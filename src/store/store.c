@@ -1,5 +1,6 @@
 #include "store_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,7 +11,7 @@ void store_close(struct store *store)
         return;
     store_alive_unlock(store);
     if (store->manager_fd >= 0)
-        close(store->manager_fd);
+        lock_release(store->vm_dir, &store->guid, store->what, store->manager_fd);
     tree_free(store->tree);
     free(store->vm_dir);
     free(store);
@@ -87,6 +88,7 @@ bool store_open(const struct io *io, const char *vm_dir, const char *what, bool 
     *store = (struct store){.io = io, .manager_fd = -1, .alive_fd = -1, .vm_dir = path_absolute(vm_dir)};
     if (!store->vm_dir)
         return err_oom(err);
+    snprintf(store->what, sizeof store->what, "%s", what);
     if (!load_guid(io, store->vm_dir, &store->guid, err) ||
         !lock_manager(store->vm_dir, &store->guid, what, &store->manager_fd, err) ||
         !open_locked(store, recover, ret_alive, err))

@@ -36,16 +36,24 @@ enum store_lock_state {
     STORE_FREE,      /* nobody */
     STORE_MANAGED,   /* byte 0: a command or a worker has it */
     STORE_UNMANAGED, /* byte 0 free, byte 1 held: the machine is alive and its worker is gone */
+    STORE_ELSEWHERE, /* byte 0 free for us, but another host has not let the VM go: a guest may run there */
 };
 struct store_owner {
     int64_t pid;             /* 0 if not known */
     char host[65], what[64]; /* host name; what it does, e.g. "worker", "delete" */
     bool this_boot;          /* same host and boot: pid means something here */
+    bool has_guest;          /* so says the text */
 };
 bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,
                  struct err *err) MUST_CHECK;
 
-/* Takes byte 0 (never waits: ERR_BUSY names the owner and what it does) and loads the tree. `what` is written
+/* The error for STORE_ELSEWHERE: always false. */
+bool store_elsewhere(const char *vm_dir, const struct store_owner *owner, struct err *err);
+/* Breaks the lock of another host, by its name (ERR_MISMATCH: another one has it). Whoever asks for it answers for it that the host is dead,
+ * or has neither a guest nor a command of this VM. ERR_STATE: there is nothing to break. */
+bool store_unlock(const char *vm_dir, const char *host, struct err *err) MUST_CHECK;
+
+/* Takes byte 0 (never waits: ERR_BUSY names the owner and what it does; ERR_STATE: another host has not let it go) and loads the tree. `what` is written
  * into the lock file. If byte 1 is free too, recovers first. *ret_alive: byte 1 is held by a machine. recover
  * = false: look at the folder, remove nothing. */
 bool store_open(const struct io *io, const char *vm_dir, const char *what, bool recover,

@@ -1,6 +1,9 @@
 /* Who has a VM. The lock file holds two OFD locks, which end with the last descriptor of their open file
- * description, and the owner of the first as text. The locks decide; the text only tells. */
+ * description, and the owner of the first as text. On one host the locks decide, and the text only tells. Of another host the locks may not
+ * be seen here, or may have been given up by a server that did not hear from it: there the text decides (owner.h). */
 #include "store_private.h"
+
+#include "owner.h"
 
 #include "log.h"
 
@@ -12,8 +15,6 @@
 #include <unistd.h>
 
 enum { MANAGER_BYTE, ALIVE_BYTE };
-
-#define OWNER_TEXT_MAX 512
 
 static struct flock byte_of(int byte)
 {
@@ -60,79 +61,45 @@ static bool lock_open(const char *path, int *ret_fd, struct err *err)
     return true;
 }
 
-static void boot_id(char text[static 40])
-{
-    AUTO_FD int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd >= 0 ? read(fd, text, 36) : 0;
-
-    text[length > 0 ? length : 0] = '\0';
-}
-
-static void host_name(char text[static 65])
-{
-    if (gethostname(text, 65) != 0)
-        text[0] = '\0';
-    text[64] = '\0';
-}
-
-/* A full disk must not stop the commands that make room on it: who has the lock is then not told. */
-static void owner_write(int fd, const char *path, const char *what)
-{
-    char host[65], boot[40], text[OWNER_TEXT_MAX];
-
-    host_name(host);
-    boot_id(boot);
-    int length = snprintf(text, sizeof text, "host %s\nboot %s\npid %ld\nwhat %.63s\n", host, boot,
-                          (long)getpid(), what);
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length)
-        log_debug("%s: the owner could not be written: %s", path, strerror(errno));
-}
-
-/* The value behind `key ` at the start of a line; "" if there is none. */
-static void owner_field(const char *text, const char *key, char *value, size_t size)
-{
-    size_t key_length = strlen(key);
-
-    value[0] = '\0';
-    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n') {
-        if (strncmp(line, key, key_length) != 0 || line[key_length] != ' ')
-            continue;
-        const char *start = line + key_length + 1;
-        size_t length = strcspn(start, "\n");
-        snprintf(value, size, "%.*s", (int)(length < size ? length : size - 1), start);
-        return;
-    }
-}
-
-static void owner_read(int fd, struct store_owner *ret_owner)
-{
-    char text[OWNER_TEXT_MAX], pid[24], boot[40], here_host[65], here_boot[40];
-    ssize_t length = pread(fd, text, sizeof text - 1, 0);
-
-    *ret_owner = (struct store_owner){0};
-    if (length <= 0)
-        return;
-    text[length] = '\0';
-    owner_field(text, "host", ret_owner->host, sizeof ret_owner->host);
-    owner_field(text, "what", ret_owner->what, sizeof ret_owner->what);
-    owner_field(text, "pid", pid, sizeof pid);
-    owner_field(text, "boot", boot, sizeof boot);
-    ret_owner->pid = strtoll(pid, NULL, 10);
-    host_name(here_host);
-    boot_id(here_boot);
-    ret_owner->this_boot =
-        boot[0] != '\0' && strcmp(boot, here_boot) == 0 && strcmp(ret_owner->host, here_host) == 0;
-}
-
 static bool report_busy(int fd, const char *vm_dir, struct err *err)
 {
     struct store_owner owner;
 
-    owner_read(fd, &owner);
+    (void)owner_read(fd, &owner);
     if (owner.pid == 0)
         return err_set(err, ERR_BUSY, "%s: another process works on the VM", vm_dir);
     return err_set(err, ERR_BUSY, "%s: '%s' works on the VM (process %lld%s%s)", vm_dir, owner.what,
                    (long long)owner.pid, owner.this_boot ? "" : " on ", owner.this_boot ? "" : owner.host);
+}
+
+bool store_elsewhere(const char *vm_dir, const struct store_owner *owner, struct err *err)
+{
+    return err_set(err, ERR_STATE,
+                   "%s the host '%s' ('%s', process %lld), which has not let it go; once you know that it does not, "
+                   "`bough unlock %s --host %s` gives it free",
+                   owner->has_guest ? "its guest may run on" : "it may be worked on by", owner->host, owner->what,
+                   (long long)owner->pid, path_base(vm_dir), owner->host);
+}
+
+/* What another host may do cannot be seen from here. */
+static bool not_elsewhere(int fd, const char *vm_dir, struct err *err)
+{
+    struct store_owner owner;
+
+    return owner_read(fd, &owner) != OWNER_ELSEWHERE || store_elsewhere(vm_dir, &owner, err);
+}
+
+/* Where others could not read who has it, nobody starts. But a full disk must not stop the commands that make room on it. */
+static bool owner_update(int fd, const char *path, const char *what, struct err *err)
+{
+    bool is_alive;
+    struct err write_err;
+
+    if (!byte_is_held(fd, ALIVE_BYTE, path, &is_alive, err))
+        return false;
+    if (!owner_write(fd, path, what, is_alive, &write_err))
+        log_debug("%s", write_err.text);
+    return true;
 }
 
 bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what, int *ret_fd, struct err *err)
@@ -151,9 +118,36 @@ bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what,
     /* The VM may have been removed between the open and the lock. */
     if (fstat(fd, &st) != 0 || st.st_nlink == 0)
         return err_set(err, ERR_NOT_FOUND, "%s: the VM has just been removed", vm_dir);
-    owner_write(fd, path, what);
+    if (!not_elsewhere(fd, vm_dir, err) || !owner_update(fd, path, what, err))
+        return false;
     *ret_fd = TAKE_FD(fd);
     return true;
+}
+
+void lock_release(const char *vm_dir, const struct guid *guid, const char *what, int fd)
+{
+    AUTO_FREE char *path = lock_path(vm_dir, guid);
+    bool is_alive = true;
+    struct err err;
+
+    if (path && byte_is_held(fd, ALIVE_BYTE, path, &is_alive, &err) &&
+        !(is_alive ? owner_write(fd, path, what, true, &err) : owner_erase(fd, path, &err)))
+        log_debug("%s", err.text);
+    close(fd);
+}
+
+bool lock_is_ours(const struct store *store, struct err *err)
+{
+    AUTO_FREE char *path = lock_path(store->vm_dir, &store->guid);
+    struct stat here, ours;
+
+    if (!path)
+        return err_oom(err);
+    if (stat(path, &here) == 0 && fstat(store->manager_fd, &ours) == 0 && here.st_dev == ours.st_dev &&
+        here.st_ino == ours.st_ino)
+        return true;
+    return err_set(err, ERR_STATE, "%s: its lock has been broken by somebody who took this host for dead: nothing is changed",
+                   store->vm_dir);
 }
 
 bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct err *err)
@@ -174,15 +168,17 @@ static bool probe_fd(int fd, const char *path, enum store_lock_state *ret_state,
                      struct store_owner *ret_owner, struct err *err)
 {
     struct store_owner owner = {0};
+    enum owner_place place = owner_read(fd, &owner);
     bool is_managed, is_alive;
 
     if (!byte_is_held(fd, MANAGER_BYTE, path, &is_managed, err) ||
         !byte_is_held(fd, ALIVE_BYTE, path, &is_alive, err))
         return false;
-    if (is_managed || is_alive)
-        owner_read(fd, &owner);
-    *ret_state = is_managed ? STORE_MANAGED : is_alive ? STORE_UNMANAGED : STORE_FREE;
-    *ret_owner = owner;
+    if (!is_managed && place == OWNER_ELSEWHERE)
+        *ret_state = STORE_ELSEWHERE;
+    else
+        *ret_state = is_managed ? STORE_MANAGED : is_alive ? STORE_UNMANAGED : STORE_FREE;
+    *ret_owner = *ret_state == STORE_FREE ? (struct store_owner){0} : owner;
     return true;
 }
 
@@ -206,12 +202,28 @@ bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct st
     return true;
 }
 
+/* It must be found even after the host's death. */
+static bool owner_tell_guest(struct store *store, struct err *err)
+{
+    AUTO_FREE char *path = lock_path(store->vm_dir, &store->guid);
+
+    if (!path)
+        return err_oom(err);
+    return owner_write(store->manager_fd, path, store->what, true, err) && owner_sync(store->manager_fd, path, err);
+}
+
 bool store_alive_lock(struct store *store, int *ret_fd, struct err *err)
 {
+    bool taken = store->alive_fd < 0;
+
     if (store->alive_fd < 0 && !lock_alive(store->vm_dir, &store->guid, &store->alive_fd, err))
         return false;
     if (store->alive_fd < 0)
         return err_set(err, ERR_BUSY, "%s: a machine of this VM is alive already", store->vm_dir);
+    if (taken && !owner_tell_guest(store, err)) {
+        store_alive_unlock(store);
+        return false;
+    }
     *ret_fd = store->alive_fd;
     return true;
 }
@@ -221,4 +233,29 @@ void store_alive_unlock(struct store *store)
     if (store->alive_fd >= 0)
         close(store->alive_fd);
     store->alive_fd = -1;
+}
+
+bool store_unlock(const char *vm_dir, const char *host, struct err *err)
+{
+    struct store_owner owner;
+    struct guid guid;
+    bool renamed;
+
+    if (!load_guid(&io_real, vm_dir, &guid, err))
+        return false;
+    AUTO_FREE char *path = lock_path(vm_dir, &guid);
+    if (!path)
+        return err_oom(err);
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+    enum owner_place place = fd >= 0 ? owner_read(fd, &owner) : OWNER_NONE;
+    if (place == OWNER_NONE)
+        return err_set(err, ERR_STATE, "%s: nobody has it", vm_dir);
+    if (place == OWNER_HERE)
+        return err_set(err, ERR_STATE, "%s: it is this host that has it, or had it: there is nothing to break", vm_dir);
+    if (strcmp(owner.host, host) != 0)
+        return err_set(err, ERR_MISMATCH, "%s: it is the host '%s' that has it, not '%s'", vm_dir, owner.host, host);
+    /* A file of its own: whatever locks a server still keeps for that host, or gives it again, are on the old one. */
+    char text[OWNER_TEXT_BYTES];
+    owner_text_free(text);
+    return file_replace(&io_real, path, text, sizeof text, &renamed, err);
 }

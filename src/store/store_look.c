@@ -263,7 +263,7 @@ static bool lost_guid(struct store_look *look, const char *folder, struct err *e
 static bool lock_try(struct store_look *look, const char *what, struct err *err)
 {
     if (!lock_manager(look->vm_dir, &look->guid, what, &look->manager_fd, err)) {
-        if (err->code != ERR_BUSY)
+        if (err->code != ERR_BUSY && err->code != ERR_STATE)
             return false;
         look->manager_fd = -1;
         return true;
@@ -272,7 +272,7 @@ static bool lock_try(struct store_look *look, const char *what, struct err *err)
         return false;
     look->is_alone = look->alive_fd >= 0;
     if (!look->is_alone) /* a machine without its worker: whoever wants to end it must not find it busy */
-        close(TAKE_FD(look->manager_fd));
+        lock_release(look->vm_dir, &look->guid, what, TAKE_FD(look->manager_fd));
     return true;
 }
 
@@ -316,7 +316,7 @@ void store_look_close(struct store_look *look)
     if (look->alive_fd >= 0)
         close(look->alive_fd);
     if (look->manager_fd >= 0)
-        close(look->manager_fd);
+        lock_release(look->vm_dir, &look->guid, "check", look->manager_fd);
     free(look->vm_dir);
     free(look);
 }

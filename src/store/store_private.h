@@ -17,6 +17,7 @@ struct store {
     char *vm_dir;
     struct guid guid;
     struct tree *tree;
+    char what[64];  /* what the lock's text says that we do */
     int manager_fd; /* byte 0 is ours */
     int alive_fd;   /* byte 1 is ours, on a description of its own; -1: not */
     bool is_uncertain;
@@ -27,6 +28,10 @@ struct store {
 /* Takes byte 0 and writes who has it. ERR_BUSY names the owner. */
 bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what, int *ret_fd,
                   struct err *err) MUST_CHECK;
+/* The text is erased, unless a machine is alive, and fd is closed. */
+void lock_release(const char *vm_dir, const struct guid *guid, const char *what, int fd);
+/* Asked before each commit: the lock file may have been replaced (store_unlock()) by somebody who believed this host dead. ERR_STATE. */
+bool lock_is_ours(const struct store *store, struct err *err) MUST_CHECK;
 /* Takes byte 1 on a new description; *ret_fd -1 if another has it. */
 bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct err *err) MUST_CHECK;
 

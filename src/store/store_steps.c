@@ -64,6 +64,8 @@ static bool commit(struct store *store, const struct step *step, bool *ret_uncer
 {
     bool renamed = false;
 
+    if (!lock_is_ours(store, err))
+        return false;
     if (!write_config(store, step, &renamed, err)) {
         *ret_uncertain = renamed;
         return false;

@@ -82,10 +82,11 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
     return true;
 }
 
-bool runtime_dirty_dir(char **ret_dir, struct err *err)
+/* Always in the same place: whoever looks next must find it. */
+static bool named_dir(const char *name, char **ret_dir, struct err *err)
 {
     AUTO_FREE char *base = base_dir(/* for_processes= */ false);
-    AUTO_FREE char *dir = base ? path_join(base, "dirty") : NULL;
+    AUTO_FREE char *dir = base ? path_join(base, name) : NULL;
 
     if (!dir)
         return err_oom(err);
@@ -93,6 +94,16 @@ bool runtime_dirty_dir(char **ret_dir, struct err *err)
         return false;
     *ret_dir = TAKE(dir);
     return true;
+}
+
+bool runtime_dirty_dir(char **ret_dir, struct err *err)
+{
+    return named_dir("dirty", ret_dir, err);
+}
+
+bool runtime_guids_dir(char **ret_dir, struct err *err)
+{
+    return named_dir("guids", ret_dir, err);
 }
 
 bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err)

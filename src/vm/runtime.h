@@ -17,6 +17,9 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err) MUST_CHECK
  * string. */
 bool runtime_dirty_dir(char **ret_dir, struct err *err) MUST_CHECK;
 
+/* The directory of the GUIDs that run (claim.h), made (0700) if it is missing. Owned string. */
+bool runtime_guids_dir(char **ret_dir, struct err *err) MUST_CHECK;
+
 /* A directory for one QEMU process in it, fresh and empty: a number. Owned string. */
 bool runtime_process_dir(const char *dir, char **ret_dir, struct err *err) MUST_CHECK;
 /* Removes a process directory and all in it. What is not there is fine. */

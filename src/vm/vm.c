@@ -121,6 +121,7 @@ void vm_close(struct vm *vm)
 {
     if (!vm)
         return;
+    claim_release(TAKE(vm->claim), /* still_runs= */ vm->present != NULL);
     if (vm->present)
         guest_release(vm->present);
     store_close(vm->store);
@@ -153,6 +154,7 @@ void vm_present_end(struct vm *vm)
     if (!guest_end(TAKE(vm->present), /* dropped= */ NULL, &err))
         log_error("close the disks: %s", err.text);
     store_alive_unlock(vm->store);
+    claim_release(TAKE(vm->claim), /* still_runs= */ false);
 }
 
 static bool machine_has_ended(const struct vm *vm)

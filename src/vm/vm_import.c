@@ -160,6 +160,10 @@ static bool source_open(const struct import_request *request, struct store **ret
 
     if (!store_probe(request->dir, &state, &owner, err))
         return false;
+    if (state == STORE_ELSEWHERE)
+        return err_set(err, ERR_STATE,
+                       "the host '%s' has not let it go; once you know that nothing of it runs there, remove the .lock file in "
+                       "'Virtual Machines'", owner.host);
     if (state != STORE_FREE && !store_open(&io_real, request->dir, "import", /* recover= */ false, &store, &alive, err))
         return false;
     if (alive)

@@ -374,7 +374,8 @@ bool vm_guest_options(struct vm *vm, const struct config *config, struct guest_o
         if (!nvram)
             return err_oom(err);
     }
-    if (!store_alive_lock(vm->store, &alive_fd, err))
+    if ((!vm->claim && !claim_take(&config->guid, vm->dir, &vm->claim, err)) ||
+        !store_alive_lock(vm->store, &alive_fd, err))
         return false;
     *ret_nvram = TAKE(nvram);
     *ret_options =

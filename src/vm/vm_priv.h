@@ -1,6 +1,7 @@
 /* What the files of vm/ share: the VM itself, and one function an operation. */
 #pragma once
 
+#include "claim.h"
 #include "guest.h"
 #include "store.h"
 #include "vm.h"
@@ -11,6 +12,7 @@ struct vm {
     struct store *store;
     struct guest *present; /* NULL: Off or Saved */
     struct guest *target;  /* during an apply alone */
+    struct claim *claim;   /* of the VM's GUID, with a machine; else NULL */
 };
 
 typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,

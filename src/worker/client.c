@@ -190,8 +190,10 @@ static bool call_managed(struct call *call, const struct store_owner *owner, jso
 
     if (control_connect(call->vm_dir, &fd, &connect_err))
         return call_worker(call, fd, ret_value, ret_retry, err);
-    *ret_retry = connect_err.sys == ECONNREFUSED || connect_err.sys == ENOENT;
-    if (!*ret_retry) {
+    bool not_there = connect_err.sys == ECONNREFUSED || connect_err.sys == ENOENT;
+    bool is_elsewhere = owner->host[0] != '\0' && !owner->this_boot;
+    *ret_retry = not_there && !is_elsewhere;
+    if (!not_there) {
         *err = connect_err;
         return false;
     }
@@ -210,6 +212,12 @@ static bool call_once(struct call *call, json_t **ret_value, bool *ret_retry, st
         return false;
     if (state == STORE_MANAGED)
         return call_managed(call, &owner, ret_value, ret_retry, err);
+    /* A worker whose lock was broken from another host still has the machine. */
+    int fd;
+    if (state == STORE_FREE && control_connect(call->vm_dir, &fd, err))
+        return call_worker(call, fd, ret_value, ret_retry, err);
+    if (state == STORE_ELSEWHERE)
+        return store_elsewhere(call->vm_dir, &owner, err) || err_prefix(err, "%s: %s", call->operation, call->name);
     if (state == STORE_UNMANAGED)
         return call_unmanaged(call, ret_value, err);
     return call_unowned(call, ret_value, ret_retry, err);
@@ -231,6 +239,23 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
             return false;
         nanosleep(&(struct timespec){.tv_nsec = RETRY_EVERY_MS * 1000000L}, NULL);
     }
+}
+
+/* Of a VM that another host has, or may have, nothing but that is known. */
+static bool status_elsewhere(const char *vm_name, const char *vm_dir, const struct store_owner *owner, json_t **ret_status,
+                             struct err *err)
+{
+    AUTO_TREE struct tree *tree = NULL;
+
+    if (!store_read(&io_real, vm_dir, &tree, err))
+        return false;
+    json_t *status = json_pack("{s:s, s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", vm_name, "guid",
+                               tree->vm->guid.text, "state", "elsewhere", "host", owner->host, "accelerator", "qemu_pid",
+                               "worker_pid", "qemu_version", "operation", "run_state", "paused_for", "disk_errors");
+    if (!status)
+        return err_oom(err);
+    *ret_status = status;
+    return true;
 }
 
 /* Without its worker's word: from the files, and from the locks. operation: of another command's process, or NULL. */
@@ -269,6 +294,8 @@ bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
 
     if (!store_find(&io_real, vm_name, &vm_dir, err) || !store_probe(vm_dir, &state, &owner, err))
         return false;
+    if (state == STORE_ELSEWHERE || (state != STORE_FREE && owner.host[0] != '\0' && !owner.this_boot))
+        return status_elsewhere(vm_name, vm_dir, &owner, ret_status, err);
     if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
         return true;
     const char *operation = state == STORE_MANAGED && owner.what[0] && strcmp(owner.what, "worker") != 0 ? owner.what : NULL;
@@ -288,6 +315,13 @@ bool client_repair(const char *vm_name, const struct vm_repair_options *options,
     AUTO_FREE char *vm_dir = NULL;
 
     return store_find_damaged(&io_real, vm_name, &vm_dir, err) && vm_repair(vm_dir, options, progress, ret_value, err);
+}
+
+bool client_unlock(const char *vm_name, const char *host, struct err *err)
+{
+    AUTO_FREE char *vm_dir = NULL;
+
+    return store_find(&io_real, vm_name, &vm_dir, err) && store_unlock(vm_dir, host, err);
 }
 
 bool client_export(const char *vm_name, const json_t *arguments, const struct progress *progress, json_t **ret_value,

@@ -82,3 +82,11 @@ bool vm_import(const json_t *arguments, const struct progress *progress, json_t 
     (void)progress;
     return answer("", "import", arguments, ret_value, err);
 }
+
+bool client_unlock(const char *vm_name, const char *host, struct err *err)
+{
+    json_auto_t *arguments = json_pack("{s:s}", "host", host);
+    json_auto_t *value = NULL;
+
+    return answer(vm_name, "unlock", arguments, &value, err);
+}
