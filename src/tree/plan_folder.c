@@ -278,6 +278,7 @@ static struct config *config_there(struct copying *copying, const struct config 
     if (!config)
         return NULL;
     config->guid = copying->guid;
+    config_bases_clear(config); /* of other files */
     repath(copying, &config->kernel);
     repath(copying, &config->initrd);
     for (size_t i = 0; i < config->disk_count; i++)

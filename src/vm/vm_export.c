@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "bases.h"
 #include "disk_id.h"
 #include "file.h"
 #include "folder.h"
@@ -92,6 +93,16 @@ static bool export_open(const struct export_request *request, struct vm **ret_vm
     return false;
 }
 
+/* The copy would not know of it. */
+static bool bases_are_as_noted(const struct tree *tree, struct err *err)
+{
+    bool ok = bases_check(tree, tree->vm, err);
+
+    for (size_t i = 0; ok && i < tree->snapshot_count; i++)
+        ok = tree_has_dependants(tree, &tree->snapshots[i]->snapshot) || bases_check(tree, tree->snapshots[i], err);
+    return ok;
+}
+
 static bool export_plan(struct vm *vm, const struct export_request *request, struct plan **ret_plan, struct err *err)
 {
     struct plan_target target = plan_target_of(request);
@@ -99,6 +110,8 @@ static bool export_plan(struct vm *vm, const struct export_request *request, str
     struct plan_layer *layers;
     size_t layer_count;
 
+    if (!bases_are_as_noted(store_tree(vm->store), err))
+        return false;
     if (!store_layers(vm->store, &layers, &layer_count, err))
         return false;
     bool planned = plan_copy(store_tree(vm->store), &source, &target, /* new_identity= */ false, layers, layer_count,
@@ -137,7 +150,7 @@ static bool export_try(const struct export_request *request, const struct tree *
     const struct config *snapshot;
 
     if (!tree_find(tree, request->snapshot, &snapshot, err) || !disk_ids_check(snapshot, err) ||
-        !disk_chains_check(snapshot, err) ||
+        !disk_chains_check(snapshot, err) || !bases_check(tree, snapshot, err) ||
         !plan_extract(tree, &source, &target, &snapshot->snapshot, request->disks_only, &plan, err))
         return false;
     if (request->dry_run)

@@ -25,7 +25,7 @@ def write(home, image, offset, data):
     socket = home.dir / "socket"
     server = home.start("disk", "serve", image, "--writable", "--socket", socket)
     try:
-        wait_until(socket.is_socket, 20, "the server")
+        server.stdout.readline()  # it listens
         import nbd  # pylint: disable=import-outside-toplevel
         handle = nbd.NBD()
         handle.connect_unix(str(socket))
