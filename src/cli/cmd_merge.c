@@ -43,6 +43,8 @@ int cmd_merge(int argc, char **argv)
         ask(/* with_cancel= */ false, "Write into the base disks of '%s', which nothing else may use then? [y/N] ",
             operands.items[0]) != ANSWER_YES)
         return err_exit_status(ERR_CANCELLED);
+    if (args.into_base && !args.dry_run)
+        cli_warn(operands.items[0], "--into-base: whatever else uses a base disk that is written to reads wrongly from now on");
     if (!argument_flag(arguments, "into_base", args.into_base, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);

@@ -117,13 +117,6 @@ bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan
                        size_t *ret_count, struct err *err) MUST_CHECK;
 bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
                   struct err *err) MUST_CHECK;
-/* For plan_apply() alone, where there may be thousands of snapshots: the VM's own layers down to the first that a listed snapshot names.
- * What lies under that one is needed by that snapshot. All of them, as store_layers(), where one that nobody names lies in between:
- * others may need it too. */
-bool store_present_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
-                          struct err *err) MUST_CHECK;
-/* Can each chain of these settings be followed to its base, with the parents' ids? No contents are read. */
-bool store_chains_check(const struct io *io, const struct config *config, struct err *err) MUST_CHECK;
 /* For plan_apply() alone, where there may be thousands of snapshots: the VM's tops, each with what it lies over, if a listed snapshot
  * names that: what is needed under it is that snapshot's. Else all of them, as store_layers(): others may need it too. */
 bool store_present_layers(struct store *store, struct plan_layer **ret_layers, size_t *ret_count,
@@ -155,6 +148,8 @@ bool store_merges_plan(const struct store_merges *merges, const struct tree *tre
 /* All of them, to be shown. */
 bool store_merges_plan_all(const struct store_merges *merges, const struct tree *tree, struct plan **ret_plan,
                            struct err *err) MUST_CHECK;
+/* What would be pending behind a plan without a machine (a delete) is added to its steps, to be shown. */
+bool store_merges_behind(const struct io *io, const struct tree *tree, struct plan *plan, struct err *err) MUST_CHECK;
 /* One of them was done: what is left. tree: as it is now. */
 bool store_merges_next(struct store_merges *merges, const struct tree *tree, const struct plan_merging *merged,
                        struct err *err) MUST_CHECK;

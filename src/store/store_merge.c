@@ -45,46 +45,9 @@ bool merge_data(const struct io *io, const struct step *step, const struct progr
 }
 
 /* --- can there be any? --- */
-struct named {
-    const char **paths; /* sorted */
-    size_t count;
-};
-
-static int compare_paths(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static size_t disks_add(const struct config *config, const char **paths)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; i < config->disk_count; i++)
-        if (!config->disks[i].is_cdrom)
-            paths[count++] = config->disks[i].path;
-    return count;
-}
-
-static bool named_new(const struct tree *tree, struct named *named)
-{
-    size_t count = tree->vm->disk_count;
-
-    for (size_t i = 0; i < tree->snapshot_count; i++)
-        count += tree->snapshots[i]->disk_count;
-    named->paths = calloc(count + 1, sizeof(char *));
-    if (!named->paths)
-        return false;
-    named->count = disks_add(tree->vm, named->paths);
-    for (size_t i = 0; i < tree->snapshot_count; i++)
-        named->count += disks_add(tree->snapshots[i], named->paths + named->count);
-    qsort(named->paths, named->count, sizeof *named->paths, compare_paths);
-    return true;
-}
-
 struct layer_search {
     const struct tree *tree;
     const char *dir;
-    const struct named *named;
     bool found;
 };
 
@@ -92,12 +55,10 @@ static int look_at_layer(void *context, const char *name)
 {
     struct layer_search *search = context;
     AUTO_FREE char *path = path_join(search->dir, name);
-    const char *key = path;
 
     if (!path)
         return ENOMEM;
-    search->found |= tree_is_layer(search->tree, path) && !bsearch(&key, search->named->paths, search->named->count,
-                                                                   sizeof key, compare_paths);
+    search->found |= tree_is_layer(search->tree, path) && !tree_names_disk(search->tree, path);
     return 0;
 }
 
@@ -105,16 +66,14 @@ static int look_at_layer(void *context, const char *name)
 static bool has_unnamed(const struct io *io, const struct tree *tree, bool *ret_has, struct err *err)
 {
     AUTO_FREE char *dir = tree_layers_dir(tree);
-    struct named named = {0};
+    struct layer_search search = {.tree = tree, .dir = dir};
 
-    if (!dir || !named_new(tree, &named))
+    if (!dir)
         return err_oom(err);
-    struct layer_search search = {.tree = tree, .dir = dir, .named = &named};
-    bool ok = io_list(io, dir, look_at_layer, &search, err) || err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
-    free(named.paths);
-    if (ok)
-        *ret_has = search.found;
-    return ok;
+    if (!io_list(io, dir, look_at_layer, &search, err) && err->code != ERR_NOT_FOUND && err->sys != ENOTDIR)
+        return false;
+    *ret_has = search.found;
+    return true;
 }
 
 /* Does the one that config descends from have the same disk in the same place? Then it is no lowest image. */
@@ -173,9 +132,7 @@ static void note_user(struct others *others, const struct chains *chains, const 
         bool used = !all_known && !layer->parent; /* what it uses is not known: no base is written to */
         if (others->io->ops->stat(others->io, layer->path, &stat) != 0)
             continue;
-        for (size_t j = 0; !used && j < chains->count; j++)
-            used = chains->files[j].device == stat.device && chains->files[j].inode == stat.inode;
-        if (used)
+        if (used || chains_find(chains, stat.device, stat.inode))
             layer->user = name;
     }
 }
@@ -247,7 +204,7 @@ static bool derive(struct store_merges *merges, const struct tree *tree, struct 
     return true;
 }
 
-static const struct plan_layer *layer_of(const struct store_merges *merges, const char *path)
+static struct plan_layer *layer_of(const struct store_merges *merges, const char *path)
 {
     for (size_t i = 0; i < merges->layer_count; i++)
         if (strcmp(merges->layers[i].path, path) == 0)
@@ -266,7 +223,24 @@ static bool writes_to_a_base(const struct store_merges *merges)
     return false;
 }
 
-static bool read_all(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
+/* The sizes of files say which may be empty; of the few that it matters for the tables are asked. */
+static bool settle_empty(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < merges->count; i++) {
+        const struct plan_merging *merging = &merges->mergings[i];
+        if (!merging->child_is_empty || vhd_check_empty(io, merging->child, err))
+            continue;
+        if (err->code == ERR_NO_MEMORY)
+            return false;
+        layer_of(merges, merging->child)->may_be_empty = false;
+        found = true;
+    }
+    return !found || derive(merges, tree, err);
+}
+
+static bool layers_read(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
 {
     if (!store_tree_layers(io, tree, &merges->read_layers, &merges->read_count, err))
         return false;
@@ -275,7 +249,12 @@ static bool read_all(const struct io *io, const struct tree *tree, struct store_
     if (!merges->layers)
         return err_oom(err);
     memcpy(merges->layers, merges->read_layers, merges->read_count * sizeof *merges->layers);
-    return derive(merges, tree, err) &&
+    return true;
+}
+
+static bool read_all(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
+{
+    return layers_read(io, tree, merges, err) && derive(merges, tree, err) && settle_empty(io, tree, merges, err) &&
            (!writes_to_a_base(merges) || (note_users(io, tree, merges, err) && derive(merges, tree, err)));
 }
 
@@ -309,6 +288,16 @@ bool store_merges_plan_all(const struct store_merges *merges, const struct tree 
     struct plan_merge request = request_of(merges);
 
     return plan_merge_all(tree, &request, ret_plan, err);
+}
+
+bool store_merges_behind(const struct io *io, const struct tree *tree, struct plan *plan, struct err *err)
+{
+    AUTO(store_merges_done) struct store_merges merges = {.machine = MACHINE_OFF};
+
+    if (!layers_read(io, tree, &merges, err) || !note_users(io, tree, &merges, err))
+        return false;
+    struct plan_merge request = request_of(&merges);
+    return plan_merge_behind(tree, &request, plan, err);
 }
 
 bool store_merges_next(struct store_merges *merges, const struct tree *tree, const struct plan_merging *merged,

@@ -230,5 +230,8 @@ bool plan_merge(const struct tree *tree, const struct plan_merge *request, const
 /* All that are pending, one after the other, as one plan to be shown (a merge that fails must end the run: run them one by one). */
 bool plan_merge_all(const struct tree *tree, const struct plan_merge *request, struct plan **ret_plan,
                     struct err *err) MUST_CHECK;
+/* The steps of all that are pending behind a plan (of a delete) are added to it, to be shown. request: as before it. */
+bool plan_merge_behind(const struct tree *tree, const struct plan_merge *request, struct plan *plan,
+                       struct err *err) MUST_CHECK;
 /* The layers as they are behind it: the one that has gone is taken out, *count is less by one. Strings stay borrowed. */
 void merging_apply(const struct plan_merging *merging, struct plan_layer *layers, size_t *count);

@@ -26,10 +26,11 @@ static bool is_cancelled(void *context)
     return progress_cancelled(((struct merge_run *)context)->progress);
 }
 
-static const struct plan_merging *next_pending(const struct store_merges *merges)
+/* Those that have failed come first in each list, as they did before: it is by depth, and they change nothing. */
+static const struct plan_merging *next_pending(const struct store_merges *merges, size_t failed)
 {
     for (size_t i = 0; i < merges->count; i++)
-        if (merges->mergings[i].kept == MERGE_NOT_KEPT)
+        if (merges->mergings[i].kept == MERGE_NOT_KEPT && failed-- == 0)
             return &merges->mergings[i];
     return NULL;
 }
@@ -60,31 +61,51 @@ static bool merge_one(struct vm *vm, struct merge_run *run, struct store_merges 
     return store_merges_next(merges, store_tree(vm->store), merging, err);
 }
 
+static bool merges_read(struct vm *vm, bool into_base, struct store_merges *ret_merges, struct err *err)
+{
+    enum plan_machine machine;
+
+    return vm_machine_state(vm, &machine, NULL, err) &&
+           store_merges_read(&io_real, store_tree(vm->store), machine, into_base, ret_merges, err);
+}
+
+/* Damage in one image is no reason to leave the others; what ends this process's work, or meets all of them, is. */
+static bool is_of_one_image(const struct err *err)
+{
+    return err->code == ERR_CORRUPT || err->code == ERR_MISMATCH || err->code == ERR_UNSUPPORTED || err->code == ERR_STATE;
+}
+
 bool vm_merge_pending(struct vm *vm, bool into_base, const struct progress *progress, json_t *merged, struct err *err)
 {
     struct merge_run run = {.progress = progress};
-    struct store_merges merges;
-    enum plan_machine machine;
-    bool ok = true;
+    AUTO(store_merges_done) struct store_merges merges = {0};
+    const struct plan_merging *merging;
+    size_t failed = 0;
 
-    if (!vm_machine_state(vm, &machine, NULL, err) ||
-        !store_merges_read(&io_real, store_tree(vm->store), machine, into_base, &merges, err))
+    if (!merges_read(vm, into_base, &merges, err))
         return false;
     run.total_bytes = pending_bytes(&merges);
-    for (const struct plan_merging *merging; ok && (merging = next_pending(&merges)) != NULL;)
-        ok = merge_one(vm, &run, &merges, merging, merged, err);
-    store_merges_done(&merges);
-    return ok;
+    while ((merging = next_pending(&merges, failed)) != NULL) {
+        struct err one_err;
+        if (merge_one(vm, &run, &merges, merging, merged, &one_err))
+            continue;
+        if (failed++ == 0)
+            *err = one_err;
+        if (!is_of_one_image(&one_err))
+            return false;
+        store_merges_done(&merges);
+        if (!merges_read(vm, into_base, &merges, &one_err))
+            return false;
+    }
+    return failed == 0;
 }
 
 json_t *vm_mergings(struct vm *vm)
 {
     struct store_merges merges;
-    enum plan_machine machine;
     struct err ignored;
 
-    if (!vm_machine_state(vm, &machine, NULL, &ignored) ||
-        !store_merges_read(&io_real, store_tree(vm->store), machine, /* into_base= */ false, &merges, &ignored))
+    if (!merges_read(vm, /* into_base= */ false, &merges, &ignored))
         return json_array();
     json_t *list = mergings_json(&merges);
     store_merges_done(&merges);
@@ -95,10 +116,8 @@ static bool answer_dry_run(struct vm *vm, bool into_base, json_t **ret_value, st
 {
     AUTO_PLAN struct plan *plan = NULL;
     struct store_merges merges;
-    enum plan_machine machine;
 
-    if (!vm_machine_state(vm, &machine, NULL, err) ||
-        !store_merges_read(&io_real, store_tree(vm->store), machine, into_base, &merges, err))
+    if (!merges_read(vm, into_base, &merges, err))
         return false;
     bool ok = store_merges_plan_all(&merges, store_tree(vm->store), &plan, err);
     store_merges_done(&merges);

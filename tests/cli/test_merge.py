@@ -3,6 +3,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import nbd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import (BUSY, CANCELLED, STATE, VhdHeader, chain, flattened_by_7zip, main, wait_until,  # noqa: E402
+from bough_test import (BUSY, CANCELLED, CORRUPT, STATE, VhdHeader, chain, flattened_by_7zip, main, wait_until,  # noqa: E402
                         xml_disks, xpath)
 from cli_test import contents, unchanged  # noqa: E402
 
@@ -130,6 +131,37 @@ def claim_no_merge_leaves_it_to_merge(home):
             assert home.bough("merge", "v") == "nothing to merge\n"
 
 
+def claim_a_dry_run_of_delete_tells_the_merges_too(home):
+    vm = grown(home)
+    before = {str(path) for path in layers(vm)}
+    steps = vm.do("delete", "two", "--subtree", "--dry-run")["plan"]["steps"]
+    assert [s["step"] for s in steps].count("merge-data") == 2 and {str(path) for path in layers(vm)} == before, steps
+    vm.do("delete", "two", "--subtree")
+    removed = {s["path"] for s in steps if s["step"] == "remove-file" and s["path"].endswith("vhd")}
+    assert removed == before - {str(path) for path in layers(vm)}, (removed, steps)
+    steps = vm.do("delete", "one", "--no-merge", "--dry-run")["plan"]["steps"]
+    assert "merge-data" not in [s["step"] for s in steps], steps
+
+
+def claim_a_damaged_disk_does_not_keep_others_from_being_merged(home):
+    vm = home.create("v", "--disk", "16M,bus=virtio", "--disk", "8M,bus=virtio", "--nic", "none")
+    write(home, vm, "below", 1)
+    vm.snapshot("one")
+    write(home, vm, "damaged", 1)
+    vm.snapshot("two")
+    vm.do("delete", "one", "--no-merge")
+    assert len(merging(vm)) == 2
+    child = next(Path(m["path"]) for m in merging(vm) if m["bytes"] > MIB)
+    whole = child.read_bytes()
+    table = int.from_bytes(whole[512 + 16:512 + 24], "big")
+    child.write_bytes(whole[:table] + (1 << 30).to_bytes(4, "big") + whole[table + 4:])
+    vm.refused(CORRUPT, "merge", says="BAT entry 0")
+    (pending,) = merging(vm)
+    assert pending["path"] == str(child), pending
+    child.write_bytes(whole)
+    assert len(vm.do("merge")["merged"]) == 1 and merging(vm) == []
+
+
 def claim_a_disk_that_two_need_stays_until_one_goes(home):
     vm = grown(home, ("one", "two"))
     vm.do("apply", "one")
@@ -214,14 +246,20 @@ def assert_base_is_kept(home, vm, base, says):
 def claim_a_base_outside_the_folder_is_written_only_when_that_is_asked_for(home):
     base = base_outside(home)
     vm = grown(home, disk=f"{base},bus=virtio")
+    vm.do("start", "--paused")  # size and time of the base are noted
+    vm.do("stop", "--force")
     assert_base_is_kept(home, vm, base, "outside")
     before = base.read_bytes()
     with all_others_read_the_same(vm):
         with unchanged(home):
             assert vm.do("merge", "--into-base", "--dry-run")["plan"]["steps"]
-        answer = vm.do("merge", "--into-base")
+        told = home.run("merge", "v", "--into-base", "--json")
+        answer = json.loads(told.stdout)
+        assert "warning" in told.stderr, told
         assert len(answer["merged"]) == 1 and answer["merging"] == [] and base.read_bytes() != before, answer
-    assert [p for p in chain(vm.disk())][-1] == base
+    assert chain(vm.disk())[-1] == base
+    vm.do("start", "--paused")  # that it has changed was our doing
+    vm.do("stop", "--force")
 
 
 def claim_a_base_with_another_name_is_kept(home):
