@@ -114,10 +114,12 @@ bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct 
     return errnum == 0 || is_not_offered(errnum) || err_sys(err, errnum, "allocate %s", file->path);
 }
 
-void io_write_behind(struct io_file *file)
+void io_write_behind(struct io_file *file, bool wait)
 {
+    unsigned waits = wait ? SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WAIT_AFTER : 0;
+
     if (file->fd >= 0)
-        (void)sync_file_range(file->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        (void)sync_file_range(file->fd, 0, 0, SYNC_FILE_RANGE_WRITE | waits);
 }
 
 /* What is lent is all bytes but those from here on: who lends goes on sharing them, and keeps other writers away. */

@@ -91,8 +91,9 @@ bool io_release(struct io_file *file, uint64_t offset, uint64_t length, struct e
 /* Reserves space; where the file system cannot, that is no error. ENOSPC is ERR_NO_SPACE. */
 bool io_allocate(struct io_file *file, uint64_t offset, uint64_t length, struct err *err) MUST_CHECK;
 
-/* What was written is on its way to the disk from now on, as far as the system can be told so. */
-void io_write_behind(struct io_file *file);
+/* What was written is on its way to the disk from now on, as far as the system can be told so; wait: and has come there. This
+ * makes nothing durable. */
+void io_write_behind(struct io_file *file, bool wait);
 
 /* Locks among those who ask, until this file is closed: one writer, or any number that want nobody to write; ERR_BUSY if others hold
  * what excludes it. A second call changes the kind; from IO_LOCK_WRITE to IO_LOCK_SHARE it cannot fail. Where the file system has no

@@ -162,6 +162,8 @@ bool disk_release_next(struct disk *disk, struct disk_gap *ret_gap);
 void disk_release_none(struct disk *disk);
 
 /* --- two sealed layers become one (disk_merged.c) --- */
+/* Is the file at path a layer, the top included? */
+bool disk_has(const struct disk *disk, const char *path);
 /* The images at these paths, sealed layers, are lent to disk_merging_open() and the like until they are taken back.
  * ERR_BUSY: one of them has been written to a moment ago: flush, and ask again. */
 bool disk_lend(struct disk *disk, const char *const *paths, size_t count, struct err *err) MUST_CHECK;

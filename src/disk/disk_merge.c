@@ -225,6 +225,11 @@ bool disk_merging_step(struct disk_merging *merging, uint64_t budget_bytes, bool
     return true;
 }
 
+void disk_merging_settle(struct disk_merging *merging)
+{
+    io_write_behind(disk_top(merging->copy.to)->vhd->file, /* wait= */ true);
+}
+
 bool disk_merging_finish(struct disk_merging *merging, struct err *err)
 {
     if (!disk_close(TAKE(merging->copy.to), err))

@@ -275,7 +275,7 @@ static bool copy_some(struct merge_copy *copy, uint64_t *ret_looked_bytes, struc
 static bool flush_now_and_then(struct merge_copy *copy, uint64_t before, struct err *err)
 {
     if (copy->unflushed_bytes / BEHIND_BYTES != before / BEHIND_BYTES)
-        io_write_behind(disk_top(copy->to)->vhd->file);
+        io_write_behind(disk_top(copy->to)->vhd->file, /* wait= */ false);
     if (copy->unflushed_bytes < FLUSH_EVERY)
         return true;
     copy->unflushed_bytes = 0;

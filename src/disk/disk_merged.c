@@ -49,6 +49,16 @@ static struct layer *find_sealed(const struct disk *disk, uint64_t device, uint6
     return NULL;
 }
 
+bool disk_has(const struct disk *disk, const char *path)
+{
+    const struct vhd *top = disk_top(disk)->vhd;
+    struct io_stat stat;
+    struct err ignored;
+
+    return io_stat_path(disk->io, path, &stat, &ignored) &&
+           ((top->device == stat.device && top->inode == stat.inode) || find_sealed(disk, stat.device, stat.inode));
+}
+
 static bool lend(struct disk *disk, const char *path, struct err *err)
 {
     struct io_stat stat;

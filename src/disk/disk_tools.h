@@ -90,6 +90,8 @@ bool disk_merging_open(const struct io *io, const char *child_path, const struct
 /* Copies until budget_bytes are copied or looked at, or a little more. *ret_more false: all is copied. */
 bool disk_merging_step(struct disk_merging *merging, uint64_t budget_bytes, bool *ret_more,
                        struct err *err) MUST_CHECK;
+/* What was copied has left the system's memory for the disk: the next step's time is its own. */
+void disk_merging_settle(struct disk_merging *merging);
 /* What was copied is durable and the image whole, also if there was more to copy. No step comes behind it. */
 bool disk_merging_finish(struct disk_merging *merging, struct err *err) MUST_CHECK;
 /* The new parents, durable, when all was copied and finished. */

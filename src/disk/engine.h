@@ -33,6 +33,8 @@ void engine_switch_top(struct engine *engine);
 bool engine_flush(struct engine *engine, struct err *err) MUST_CHECK;
 
 /* --- two sealed layers become one: disk.h --- */
+/* Is the image a layer of it, the top included? */
+bool engine_has(struct engine *engine, const char *path);
 /* Whole on stable storage, and lent. ERR_BUSY: not yet, or somebody else uses them. */
 bool engine_lend(struct engine *engine, const char *const *paths, size_t count, struct err *err) MUST_CHECK;
 void engine_take_back(struct engine *engine);

@@ -9,6 +9,19 @@
 #define LEND_TRIES   100
 #define LEND_WAIT_US 20000
 
+static bool has_do(struct core *core, void *context, struct err *err)
+{
+    (void)err;
+    return disk_has(core->disk, context);
+}
+
+bool engine_has(struct engine *engine, const char *path)
+{
+    struct err ignored;
+
+    return engine_call(engine, /* at_instant= */ false, has_do, (void *)(uintptr_t)path, &ignored);
+}
+
 struct lending {
     const char *const *paths;
     size_t count;

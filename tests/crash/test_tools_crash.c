@@ -190,6 +190,70 @@ static bool merge_up_trial(uint64_t seed, uint64_t cut)
     return struck;
 }
 
+/* --- another parent for a top that is written to --- */
+
+#define BETWEEN 32 /* sectors, at the end: written and never flushed, so that they may hold either */
+
+static bool write_between(struct disk *disk, uint8_t value)
+{
+    uint8_t bytes[BETWEEN * 512];
+
+    memset(bytes, value, sizeof bytes);
+    return disk_write(disk, SIZE - sizeof bytes, bytes, sizeof bytes, &err);
+}
+
+/* As an engine does it (engine_reparent_top()), with new blocks at every point. */
+static bool relink(struct disk *disk, const struct vhd *image)
+{
+    AUTO(vhd_relink_done) struct vhd_relink made = {0};
+    uint8_t footer[VHD_FOOTER_BYTES];
+    uint64_t offset;
+
+    if (!vhd_relink_make(image, "/base.vhd", 0, &made, &err) || !disk_top_append(disk, made.length, &offset, &err))
+        return false;
+    vhd_relink_done(&made);
+    if (!vhd_relink_make(image, "/base.vhd", offset, &made, &err) || !write_between(disk, 1) ||
+        !io_write(image->file, offset, made.bytes, made.length, &err) || !io_sync(image->file, &err))
+        return false;
+    disk_top_link(disk, &made);
+    vhd_footer_encode(&made.footer, footer);
+    return write_between(disk, 2) && disk_flush(disk, &err) && write_between(disk, 3) &&
+           io_write(image->file, 0, footer, sizeof footer, &err) && io_sync(image->file, &err) &&
+           disk_flush(disk, &err);
+}
+
+static bool relink_open(const struct io *io)
+{
+    struct disk_options options = {.io = io, .writable = true};
+    AUTO_DISK struct disk *disk = NULL;
+    AUTO_VHD struct vhd *image = NULL;
+
+    return disk_open("/top.avhd", &options, &disk, &err) &&
+           vhd_open(io, "/top.avhd", IO_WRITE | VHD_UNLOCKED, &image, &err) && relink(disk, image);
+}
+
+static bool relink_trial(uint64_t seed, uint64_t cut)
+{
+    struct trial t;
+
+    trial_start(&t, seed, cut, seed % 3 == 0 ? VHD_FIXED : VHD_DYNAMIC);
+    struct disk_merge_options options = {.into_base = true};
+    struct disk_merge_result result = {0};
+    MUST(&t, disk_merge(io_memory_io(t.memory), "/middle.avhd", &options, NULL, &result, &err));
+    free(result.parent_path);
+    bool done = relink_open(t.io), struck = io_failing_struck(t.failing);
+    MUST(&t, done == !struck);
+    io_memory_crash(t.memory, seed * 1000003 + cut);
+    check(&t, "/top.avhd", t.model, SIZE / 512 - BETWEEN);
+    MUST(&t, relink_open(io_memory_io(t.memory)));
+    check(&t, "/top.avhd", t.model, SIZE / 512 - BETWEEN);
+    MUST(&t, io_unlink(io_memory_io(t.memory), "/middle.avhd", &err));
+    io_memory_crash(t.memory, seed + cut);
+    check(&t, "/top.avhd", t.model, SIZE / 512 - BETWEEN);
+    trial_done(&t);
+    return struck;
+}
+
 /* --- resize --- */
 
 static uint64_t size_of(struct trial *t, const char *path)
@@ -269,20 +333,23 @@ static bool resize_fixed_trial(uint64_t seed, uint64_t cut)
 int main(int argc, char **argv)
 {
     uint64_t seeds = argc > 1 ? strtoull(argv[1], NULL, 10) : 12;
-    uint64_t merges = 0, upward_merges = 0, resizes = 0;
+    uint64_t merges = 0, upward_merges = 0, relinks = 0, resizes = 0;
 
     for (uint64_t seed = 0; seed < seeds; seed++) {
         for (uint64_t cut = 1; merge_trial(seed, cut); cut++)
             merges++;
         for (uint64_t cut = 1; merge_up_trial(seed, cut); cut++)
             upward_merges++;
+        for (uint64_t cut = 1; relink_trial(seed, cut); cut++)
+            relinks++;
         for (uint64_t cut = 1; resize_trial(seed, cut); cut++)
             resizes++;
         for (uint64_t cut = 1; resize_fixed_trial(seed, cut); cut++)
             resizes++;
     }
-    printf("%llu power cuts in merges down, %llu in merges up, %llu in resizes: nothing that is seen from above has "
-           "changed\n",
-           (unsigned long long)merges, (unsigned long long)upward_merges, (unsigned long long)resizes);
-    return merges >= seeds * 20 && upward_merges >= seeds * 20 && resizes >= seeds * 8 ? 0 : 1;
+    printf("%llu power cuts in merges down, %llu in merges up, %llu while a top got another parent, %llu in "
+           "resizes: nothing that is seen from above has changed\n",
+           (unsigned long long)merges, (unsigned long long)upward_merges, (unsigned long long)relinks,
+           (unsigned long long)resizes);
+    return relinks >= seeds * 10 && merges >= seeds * 20 && upward_merges >= seeds * 20 && resizes >= seeds * 8 ? 0 : 1;
 }
