@@ -221,6 +221,10 @@ struct plan_merge {
     bool into_base; /* also into a base outside the VM's folder */
     bool copied;    /* plan_merge(): STEP_MERGE_DATA has been done by other means, durable */
 };
+/* For one that is kept as written to (MERGE_KEPT_WRITTEN), the child being the top: the VM, which runs, gets a new, empty top over it
+ * and a file that names it. The engine is prepared; whoever runs the plan switches it behind that. */
+bool plan_seal(const struct tree *tree, const struct plan_source *source, const char *top, struct plan **ret_plan,
+               struct err *err) MUST_CHECK;
 /* Owned array (free()), what lies under others first. */
 bool plan_mergings(const struct tree *tree, const struct plan_merge *request, struct plan_merging **ret_mergings,
                    size_t *ret_count, struct err *err) MUST_CHECK;

@@ -181,6 +181,16 @@ void build_sync_snapshots(struct build *build)
     build_step(build, STEP_SYNC_DIR, strdup(build->tree->vm_dir));
 }
 
+void build_new_layer(struct build *build, struct config_disk *disk)
+{
+    struct guid guid = build_guid(build);
+    char *path = tree_layer_path(build->tree, disk->path, &guid);
+
+    build_from(build, STEP_CREATE_LAYER, path ? strdup(path) : NULL, disk->path);
+    disk->path = path;
+    disk->image_id[0] = '\0';
+}
+
 void build_new_layers(struct build *build, struct config *config)
 {
     size_t made = 0;
@@ -189,11 +199,7 @@ void build_new_layers(struct build *build, struct config *config)
         struct config_disk *disk = &config->disks[i];
         if (disk->is_cdrom)
             continue;
-        struct guid guid = build_guid(build);
-        char *path = tree_layer_path(build->tree, disk->path, &guid);
-        build_from(build, STEP_CREATE_LAYER, path ? strdup(path) : NULL, disk->path);
-        disk->path = path;
-        disk->image_id[0] = '\0';
+        build_new_layer(build, disk);
         made++;
     }
     if (made > 0)

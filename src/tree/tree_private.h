@@ -31,6 +31,8 @@ bool build_end(struct build *build, struct plan **ret_plan, const char *summary_
     __attribute__((format(printf, 3, 4), warn_unused_result));
 
 /* --- pieces that several plans have --- */
+/* The disk becomes a new layer over the one it names. */
+void build_new_layer(struct build *build, struct config_disk *disk);
 /* config's hard disks become new layers over the ones it names, made and durable. */
 void build_new_layers(struct build *build, struct config *config);
 /* Folders for layers and, if snapshot is set, for that snapshot. */

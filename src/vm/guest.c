@@ -287,7 +287,10 @@ bool guest_prepare_tops(struct guest *guest, const struct config *config, struct
     if (!next)
         return err_oom(err);
     for (size_t i = 0; i < guest->disk_count; i++) {
-        if (guest->engines[i] && !engine_prepare_top(guest->engines[i], config->disks[i].path, err)) {
+        const char *path = config->disks[i].path;
+        if (!guest->engines[i] || strcmp(path, guest->config->disks[i].path) == 0)
+            continue; /* it keeps its top */
+        if (!engine_prepare_top(guest->engines[i], path, err)) {
             guest_give_up_tops(guest);
             return false;
         }
@@ -310,6 +313,39 @@ void guest_switch_tops(struct guest *guest)
         guest->next->disks[i].path = sealed;
     }
     config_free(TAKE(guest->next));
+}
+
+struct engine *guest_engine_of(struct guest *guest, const char *image)
+{
+    for (size_t i = 0; i < guest->disk_count; i++)
+        if (guest->engines[i] && engine_has(guest->engines[i], image))
+            return guest->engines[i];
+    return NULL;
+}
+
+static bool is_top(const struct guest *guest, const struct engine *engine, const char *image)
+{
+    for (size_t i = 0; i < guest->disk_count; i++)
+        if (guest->engines[i] == engine)
+            return strcmp(guest->config->disks[i].path, image) == 0;
+    return false;
+}
+
+bool guest_reparent(struct guest *guest, const char *image, const char *parent, struct err *err)
+{
+    struct engine *engine = guest_engine_of(guest, image);
+    AUTO_VHD struct vhd *vhd = NULL;
+
+    if (!engine)
+        return vhd_reparent(&io_real, image, parent, err);
+    if (is_top(guest, engine, image))
+        return engine_reparent_top(engine, parent, err);
+    if (!engine_lend(engine, &image, 1, err))
+        return false;
+    bool done = vhd_open(&io_real, image, IO_WRITE | VHD_BORROWED, &vhd, err) && vhd_reparent_open(vhd, parent, err);
+    vhd_close(TAKE(vhd));
+    engine_take_back(engine);
+    return done;
 }
 
 bool guest_flush(struct guest *guest, struct err *err)

@@ -62,7 +62,12 @@ void guest_end_start(struct guest *guest);
 /* The handle alone; QEMU goes on without disks until a manager serves them again. Engines are closed in order. */
 void guest_release(struct guest *guest);
 
-/* Each engine opens the disk image that config names as its next top. All or none. */
+/* The engine that has the image in its chain; NULL: none has. */
+struct engine *guest_engine_of(struct guest *guest, const char *image);
+/* vhd_reparent(), also of an image that one of its engines has open. */
+bool guest_reparent(struct guest *guest, const char *image, const char *parent, struct err *err) MUST_CHECK;
+
+/* Each engine whose disk config gives another top opens that as its next one. All or none. */
 bool guest_prepare_tops(struct guest *guest, const struct config *config, struct err *err) MUST_CHECK;
 /* Forwarded ports and the like, once the process that had them is gone. */
 bool guest_take_resources(struct guest *guest, struct err *err) MUST_CHECK;

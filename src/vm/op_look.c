@@ -51,14 +51,14 @@ bool op_status(struct vm *vm, const json_t *args, const struct progress *progres
     if (!vm_machine_state(vm, &machine, run_state, err))
         return false;
     return vm_answer(
-        json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s?, s:n, s:s?, s:o, s:o}", "name", config->name, "guid",
+        json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s?, s:n, s:s?, s:o, s:o, s:o}", "name", config->name, "guid",
                   config->guid.text, "state", vm_state_name(machine), "accelerator",
                   present ? config_accel_name(present->accel) : NULL, "qemu_pid",
                   present ? json_integer(machine_pid(present->machine)) : json_null(), "worker_pid",
                   present ? json_integer(getpid()) : json_null(), "qemu_version",
                   present ? qmp_version(machine_qmp(present->machine)) : NULL, "operation", "run_state",
                   present ? run_state : NULL, "paused_for", paused_for(vm, machine), "disk_errors",
-                  disk_errors(present)),
+                  disk_errors(present), "merging", merger_json(vm)),
         ret_value, err);
 }
 

@@ -96,7 +96,7 @@ bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct er
         free(vm);
         return err_oom(err);
     }
-    if (!runtime_dir(vm_dir, &vm->runtime_dir, err) ||
+    if (!runtime_dir(vm_dir, &vm->runtime_dir, err) || !merger_new(&vm->merger, err) ||
         !store_open(&io_real, vm_dir, what, /* recover= */ true, &vm->store, &alive, err)) {
         vm_close(vm);
         return false;
@@ -121,6 +121,8 @@ void vm_close(struct vm *vm)
 {
     if (!vm)
         return;
+    merger_end(vm);
+    merger_free(vm->merger);
     claim_release(TAKE(vm->claim), /* still_runs= */ vm->present != NULL);
     if (vm->present)
         guest_release(vm->present);
@@ -151,6 +153,7 @@ void vm_present_end(struct vm *vm)
 
     if (!vm->present)
         return;
+    merger_end(vm);
     if (!guest_end(TAKE(vm->present), /* dropped= */ NULL, &err))
         log_error("close the disks: %s", err.text);
     store_alive_unlock(vm->store);
@@ -325,5 +328,8 @@ bool vm_run(struct vm *vm, const char *operation, const json_t *arguments, const
     if (found->needs == NEEDS_MACHINE && !vm_require_machine(vm, operation, err))
         return false;
     (void)!store_refresh(vm->store, &ignored); /* a guest can be stopped also where its folder cannot be read */
-    return found->run(vm, arguments, progress, ret_value, err);
+    merger_make_way(vm, operation);
+    bool done = found->run(vm, arguments, progress, ret_value, err);
+    merger_go_on(vm, operation, done);
+    return done;
 }

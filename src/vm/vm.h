@@ -61,6 +61,14 @@ bool vm_handle_events(struct vm *vm);
 int vm_wait_ms(const struct vm *vm);
 bool vm_tend(struct vm *vm); /* true if it was set going */
 
+/* --- merging behind the back of a machine that runs, for its worker --- */
+int vm_merger_fd(const struct vm *vm); /* for poll(): readable when vm_merge_on() has something to do */
+bool vm_is_merging(const struct vm *vm);
+/* Begins the next merge, or brings one to its end; to be called when nobody wants an operation. True if there was anything. */
+bool vm_merge_on(struct vm *vm);
+/* It stays pending until the next start, delete or merge. True if there was one. */
+bool vm_merge_cancel(struct vm *vm);
+
 /* Ends a machine whose worker is gone (`stop --force` of an unmanaged VM). The VM is Off behind it, and recovered when it is opened
  * next. ERR_STATE if it lives on: not on this host, or another user's. */
 bool vm_end_unmanaged(const char *vm_dir, struct err *err) MUST_CHECK;

@@ -229,6 +229,8 @@ static bool machine_step(void *opaque, struct plan *plan, size_t index, struct e
         return drop_present(context, plan, err);
     case STEP_RUN_TARGET:
         return run_target(context, step, err);
+    case STEP_REPARENT:
+        return guest_reparent(vm->present, step->path, step->from, err);
     default:
         return err_set(err, ERR_INTERNAL, "step %s needs no machine", step_name(step->kind));
     }
@@ -288,6 +290,14 @@ static bool tops_are_unused(void *opaque)
     return context->vm->present && context->vm->present->next;
 }
 
+/* Images that its engines have open. */
+static bool takes(void *opaque, const struct step *step)
+{
+    const struct plan_context *context = opaque;
+
+    return context->vm->present && step->kind == STEP_REPARENT;
+}
+
 static void plan_context_done(struct plan_context *context)
 {
     dropped_end(context);
@@ -311,7 +321,7 @@ bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, stru
     struct plan_context context = {
         .vm = vm, .run = run, .wants_screen = saves_thumbnail(plan), .screen_fd = -1};
     struct store_machine machine = {
-        .step = machine_step, .abort = machine_abort, .may_go_back = tops_are_unused, .context = &context};
+        .step = machine_step, .abort = machine_abort, .may_go_back = tops_are_unused, .takes = takes, .context = &context};
 
     if (store_is_uncertain(vm->store))
         return err_set(

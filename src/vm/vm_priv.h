@@ -3,6 +3,7 @@
 
 #include "claim.h"
 #include "guest.h"
+#include "merger.h"
 #include "store.h"
 #include "vm.h"
 
@@ -13,6 +14,7 @@ struct vm {
     struct guest *present; /* NULL: Off or Saved */
     struct guest *target;  /* during an apply alone */
     struct claim *claim;   /* of the VM's GUID, with a machine; else NULL */
+    struct merger *merger; /* NULL while it is opened */
 };
 
 typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,

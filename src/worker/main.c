@@ -88,6 +88,25 @@ static void request_run(struct server *server, struct vm *vm, struct server_requ
     server_answer(request, done ? value : NULL, &err);
 }
 
+#define SHOW_MERGING_MS 500
+
+/* Operations go first: a merge is begun, and ended, when nobody wants one. */
+static void merge_on(struct server *server, struct vm *vm)
+{
+    if (server_background_cancelled(server))
+        (void)vm_merge_cancel(vm);
+    if (vm_merge_on(vm) || vm_is_merging(vm))
+        status_refresh(server, vm);
+    server_set_background(server, vm_is_merging(vm) ? "merge" : NULL);
+}
+
+static int wait_ms(const struct vm *vm)
+{
+    int ms = vm_wait_ms(vm);
+
+    return vm_is_merging(vm) && (ms < 0 || ms > SHOW_MERGING_MS) ? SHOW_MERGING_MS : ms;
+}
+
 /* Until the machine is gone and nobody wants anything any more. */
 static void serve(struct server *server, struct vm *vm, bool first_pending)
 {
@@ -97,15 +116,18 @@ static void serve(struct server *server, struct vm *vm, bool first_pending)
             return;
         struct pollfd fds[] = {{.fd = server_fd(server), .events = POLLIN},
                                {.fd = vm_machine_fd(vm), .events = POLLIN},
-                               {.fd = vm_monitor_fd(vm), .events = POLLIN}};
+                               {.fd = vm_monitor_fd(vm), .events = POLLIN},
+                               {.fd = vm_merger_fd(vm), .events = POLLIN}};
         /* The first client has connected before the worker was there: if it is silent it has died. */
-        int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : vm_wait_ms(vm));
+        int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : wait_ms(vm));
         if (ready == 0 && first_pending)
             return;
         if (vm_tend(vm))
             status_refresh(server, vm);
         for (struct server_request *request; (request = server_next(server)) != NULL; first_pending = false)
             request_run(server, vm, request);
+        if (!first_pending)
+            merge_on(server, vm);
     }
 }
 

@@ -47,6 +47,8 @@ struct server {
     pthread_mutex_t mutex; /* for all below, and the references of clients */
     struct server_request *queue;
     char active[32];       /* the operation in progress, "" if none */
+    char background[32];   /* what goes on beside, "" if nothing does */
+    bool background_cancelled;
     json_t *status;
     atomic_bool cancel;
 };
@@ -104,11 +106,14 @@ static json_t *status_message(struct server *server)
 static json_t *cancel_message(struct server *server)
 {
     pthread_mutex_lock(&server->mutex);
-    bool active = server->active[0] != '\0';
-    json_t *name = active ? json_string(server->active) : json_null();
+    bool active = server->active[0] != '\0', background = !active && server->background[0] != '\0';
+    json_t *name = active || background ? json_string(active ? server->active : server->background) : json_null();
     if (active)
         atomic_store(&server->cancel, true);
+    server->background_cancelled |= background;
     pthread_mutex_unlock(&server->mutex);
+    if (background)
+        eventfd_write(server->request_fd, 1);
     return json_pack("{s:{s:o}}", "return", "cancelled", name);
 }
 
@@ -403,6 +408,22 @@ void server_answer(struct server_request *request, json_t *value, const struct e
     pthread_mutex_unlock(&server->mutex);
     reply(request->client, value ? json_pack("{s:o}", "return", value) : wire_error(err));
     request_free(request);
+}
+
+void server_set_background(struct server *server, const char *name)
+{
+    pthread_mutex_lock(&server->mutex);
+    snprintf(server->background, sizeof server->background, "%s", name ? name : "");
+    pthread_mutex_unlock(&server->mutex);
+}
+
+bool server_background_cancelled(struct server *server)
+{
+    pthread_mutex_lock(&server->mutex);
+    bool cancelled = server->background_cancelled;
+    server->background_cancelled = false;
+    pthread_mutex_unlock(&server->mutex);
+    return cancelled;
 }
 
 void server_set_status(struct server *server, json_t *status)

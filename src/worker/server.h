@@ -26,5 +26,9 @@ const json_t *server_request_arguments(const struct server_request *request); /*
 struct progress server_request_progress(struct server_request *request);
 /* value (stolen), or NULL and *err. Ends the request. */
 void server_answer(struct server_request *request, json_t *value, const struct err *err);
+/* Something that `cancel` ends when no operation is in progress: its name; NULL: there is nothing. */
+void server_set_background(struct server *server, const char *name);
+/* Was it cancelled? Asked once. server_fd() becomes readable by it. */
+bool server_background_cancelled(struct server *server);
 /* What `status` answers from now on; stolen. */
 void server_set_status(struct server *server, json_t *status);
