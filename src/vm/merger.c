@@ -1,6 +1,7 @@
 #include "merger.h"
 
 #include "auto.h"
+#include "bases.h"
 #include "log.h"
 #include "merge_job.h"
 #include "text_json.h"
@@ -67,6 +68,17 @@ static bool merges_read(struct vm *vm, struct store_merges *ret_merges, struct e
     return store_merges_read(&io_real, store_tree(vm->store), MACHINE_RUNNING, /* into_base= */ false, ret_merges, err);
 }
 
+/* Before the first byte: the VM's file says no more how a base was that is written to. */
+static bool forget_base(struct vm *vm, const struct store_merges *merges, const struct plan_merging *merging, struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    AUTO_PLAN struct plan *first = NULL;
+    struct vm_plan_run run = {0};
+
+    return store_merges_plan(merges, store_tree(vm->store), merging, &plan, err) &&
+           bases_forget_written(store_tree(vm->store), plan, &first, err) && (!first || vm_run_plan(vm, first, &run, err));
+}
+
 /* At most once behind each deletion: what is sealed and merged is then itself under a top that is written to. */
 static bool seal(struct vm *vm, const char *top, struct err *err)
 {
@@ -117,7 +129,7 @@ static bool start_next(struct vm *vm, bool hurries, bool *ret_started, struct er
     vm->merger->seals = false;
     const struct plan_merging *next = find_kept(&merges, MERGE_NOT_KEPT);
     if (next) {
-        ok = job_start(vm, next, hurries, err);
+        ok = forget_base(vm, &merges, next, err) && job_start(vm, next, hurries, err);
         *ret_started = ok;
     }
     store_merges_done(&merges);
