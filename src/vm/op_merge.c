@@ -1,4 +1,4 @@
-/* merge: what deleted snapshots have left in the chains of a VM that is Off or Saved. */
+/* merge: what deleted snapshots have left in the chains of a VM. */
 #include "vm_priv.h"
 
 #include "args.h"
@@ -130,7 +130,8 @@ static bool merge_now(struct vm *vm, bool into_base, const struct progress *prog
 
     if (!merged)
         return err_oom(err);
-    return vm_merge_pending(vm, into_base, progress, merged, err) &&
+    bool done = vm->present ? merger_run(vm, progress, merged, err) : vm_merge_pending(vm, into_base, progress, merged, err);
+    return done &&
            vm_answer(json_pack("{s:O, s:o}", "merged", merged, "merging", vm_mergings(vm)), ret_value, err);
 }
 
@@ -140,8 +141,9 @@ bool op_merge(struct vm *vm, const json_t *args, const struct progress *progress
 
     if (!args_bool(args, "into_base", &into_base, err) || !args_bool(args, "dry_run", &dry_run, err))
         return false;
-    if (vm->present)
-        return err_set(err, ERR_STATE, "merge: %s: the VM runs: stop or save it first", vm_config(vm)->name);
+    if (vm->present && into_base)
+        return err_set(err, ERR_STATE, "merge: %s: the VM runs: stop or save it before a base elsewhere is written to",
+                       vm_config(vm)->name);
     if (!(dry_run ? answer_dry_run(vm, into_base, ret_value, err) : merge_now(vm, into_base, progress, ret_value, err)))
         return err_prefix(err, "merge: %s", vm_config(vm)->name);
     return true;

@@ -409,11 +409,16 @@ def claim_a_second_operation_is_refused_with_the_name_of_the_first(home):
     assert_merged(home, vm, before)
 
 
-def claim_a_vm_that_runs_is_not_merged_by_a_command(home):
-    vm = home.create("v", "--disk", "16M,bus=virtio", "--nic", "none", "--memory", "16M")
-    vm.snapshot("one")
+def claim_a_vm_that_runs_is_merged_too(home):
+    """By its worker: behind its back, or at once by the command, whichever comes first."""
+    vm = grown(home, ("one", "two", "three"))
     vm.do("start", "--paused")
-    vm.refused(STATE, "merge", says="runs")
+    with all_others_read_the_same(vm, ["two"]):
+        vm.do("delete", "two")
+        vm.do("merge")
+        assert merging(vm) == [] and len(layers(vm)) == 2, layers(vm)
+        vm.refused(STATE, "merge", "--into-base", says="the VM runs")
+        assert home.bough("merge", "v") == "nothing to merge\n"
     vm.do("stop", "--force")
 
 
