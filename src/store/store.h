@@ -139,7 +139,7 @@ struct store_merges {
     bool into_base;
 };
 /* Looks first whether there can be any, by the names in the layers' folder and the lowest image of each disk: then alone all images
- * are opened, and where a merge would write to a base, the other VMs' too. machine: what it is now. into_base: see struct plan_merge. */
+ * are opened, and where one is pending, the other VMs' too: a disk of theirs may lie over one of these. machine: what it is now. into_base: see struct plan_merge. */
 bool store_merges_read(const struct io *io, const struct tree *tree, enum plan_machine machine, bool into_base,
                        struct store_merges *ret_merges, struct err *err) MUST_CHECK;
 /* The plan of one of them. */

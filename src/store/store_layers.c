@@ -83,7 +83,16 @@ void chains_done(struct chains *chains)
     }
     free(chains->files);
     free(chains->slots);
+    free(chains->alias);
     *chains = (struct chains){0};
+}
+
+static bool note_alias(struct chains *chains, const struct chain_file *known, const char *path, struct err *err)
+{
+    if (chains->alias || strcmp(known->path, path) == 0)
+        return true;
+    chains->alias_of = (size_t)(known - chains->files);
+    return (chains->alias = strdup(path)) || err_oom(err);
 }
 
 /* What the settings name goes first, so that it has the name that they know it by: a parent locator may reach
@@ -98,8 +107,9 @@ static bool add_named(const struct io *io, const struct config *config, struct c
             continue;
         if (!io_stat_path(io, disk->path, &stat, err))
             return false;
-        if (!chains_find(chains, stat.device, stat.inode) &&
-            !chain_add(chains, disk->path, stat.device, stat.inode, err))
+        const struct chain_file *known = chains_find(chains, stat.device, stat.inode);
+        if (known ? !note_alias(chains, known, disk->path, err)
+                  : !chain_add(chains, disk->path, stat.device, stat.inode, err))
             return false;
     }
     return true;
@@ -198,12 +208,37 @@ bool chains_read(const struct io *io, const struct tree *tree, struct chains *re
     return true;
 }
 
-/* The seam follows links; where there is no such file on the host it is a test's. */
-static bool is_symbolic_link(const char *path)
+/* The seam follows links; where there is no such file on the host it is a test's. Most layers lie in the same folder. */
+struct host {
+    char *vm_dir;            /* owned, as the host knows it; NULL: not known */
+    char *dir;               /* owned: the folder looked at last */
+    bool dir_is_inside;
+};
+
+static void host_done(struct host *host)
+{
+    free(host->vm_dir);
+    free(host->dir);
+}
+
+static bool dir_is_inside(struct host *host, const char *path)
+{
+    AUTO_FREE char *dir = path_dir(path);
+
+    if (!dir || !host->vm_dir || (host->dir && strcmp(host->dir, dir) == 0))
+        return host->dir_is_inside;
+    AUTO_FREE char *real = realpath(dir, NULL);
+    host->dir_is_inside = !real || strcmp(real, host->vm_dir) == 0 || path_is_inside(real, host->vm_dir);
+    free(host->dir);
+    host->dir = TAKE(dir);
+    return host->dir_is_inside;
+}
+
+static bool is_elsewhere(struct host *host, const char *path)
 {
     struct stat stat;
 
-    return lstat(path, &stat) == 0 && S_ISLNK(stat.st_mode);
+    return lstat(path, &stat) == 0 && (S_ISLNK(stat.st_mode) || !dir_is_inside(host, path));
 }
 
 void store_layers_free(struct plan_layer *layers, size_t count)
@@ -220,14 +255,25 @@ bool store_layers(struct store *store, struct plan_layer **ret_layers, size_t *r
     return store_tree_layers(store->io, store->tree, ret_layers, ret_count, err);
 }
 
+/* A plan knows images by their names: of one that has two it would change or remove what the other name needs. */
+static bool check_alias(const struct chains *chains, struct err *err)
+{
+    return !chains->alias || err_set(err, ERR_STATE, "%s: is the same file as %s, and both names stand in settings", chains->alias,
+                                     chains->files[chains->alias_of].path);
+}
+
 /* Ends chains. */
-static bool layers_from(struct chains *chains, struct plan_layer **ret_layers, size_t *ret_count, struct err *err)
+static bool layers_from(const char *vm_dir, struct chains *chains, struct plan_layer **ret_layers, size_t *ret_count,
+                        struct err *err)
 {
     struct plan_layer *layers = calloc(chains->count + 1, sizeof *layers);
+    AUTO(host_done) struct host host = {.vm_dir = realpath(vm_dir, NULL), .dir_is_inside = true};
 
-    if (!layers) {
+    if (!layers || !check_alias(chains, err)) {
+        bool is_oom = !layers;
+        free(layers);
         chains_done(chains);
-        return err_oom(err);
+        return is_oom && err_oom(err);
     }
     for (size_t i = 0; i < chains->count; i++) {
         struct chain_file *file = &chains->files[i];
@@ -237,7 +283,7 @@ static bool layers_from(struct chains *chains, struct plan_layer **ret_layers, s
                                         .allocated_bytes = file->allocated_bytes,
                                         .is_linked = file->is_linked,
                                         .may_be_empty = file->may_be_empty};
-        layers[i].is_elsewhere = is_symbolic_link(layers[i].path);
+        layers[i].is_elsewhere = is_elsewhere(&host, layers[i].path);
         memcpy(layers[i].id, file->id, sizeof layers[i].id);
     }
     *ret_layers = layers;
@@ -251,7 +297,7 @@ bool store_tree_layers(const struct io *io, const struct tree *tree, struct plan
 {
     struct chains chains;
 
-    return chains_read(io, tree, &chains, err) && layers_from(&chains, ret_layers, ret_count, err);
+    return chains_read(io, tree, &chains, err) && layers_from(tree->vm_dir, &chains, ret_layers, ret_count, err);
 }
 
 bool store_chains_check(const struct io *io, const struct config *config, struct err *err)
@@ -303,7 +349,7 @@ bool store_present_layers(struct store *store, struct plan_layer **ret_layers, s
         return false;
     }
     if (enough)
-        return layers_from(&chains, ret_layers, ret_count, err);
+        return layers_from(store->vm_dir, &chains, ret_layers, ret_count, err);
     chains_done(&chains);
     return store_layers(store, ret_layers, ret_count, err);
 }

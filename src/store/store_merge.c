@@ -212,14 +212,11 @@ static struct plan_layer *layer_of(const struct store_merges *merges, const char
     return NULL;
 }
 
-static bool writes_to_a_base(const struct store_merges *merges)
+static bool is_any_pending(const struct store_merges *merges)
 {
-    for (size_t i = 0; i < merges->count; i++) {
-        const struct plan_merging *merging = &merges->mergings[i];
-        const struct plan_layer *parent = layer_of(merges, merging->parent);
-        if (merging->kept == MERGE_NOT_KEPT && merging->direction == MERGE_DOWN && parent && !parent->parent)
+    for (size_t i = 0; i < merges->count; i++)
+        if (merges->mergings[i].kept == MERGE_NOT_KEPT)
             return true;
-    }
     return false;
 }
 
@@ -255,7 +252,7 @@ static bool layers_read(const struct io *io, const struct tree *tree, struct sto
 static bool read_all(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
 {
     return layers_read(io, tree, merges, err) && derive(merges, tree, err) && settle_empty(io, tree, merges, err) &&
-           (!writes_to_a_base(merges) || (note_users(io, tree, merges, err) && derive(merges, tree, err)));
+           (!is_any_pending(merges) || (note_users(io, tree, merges, err) && derive(merges, tree, err)));
 }
 
 bool store_merges_read(const struct io *io, const struct tree *tree, enum plan_machine machine, bool into_base,

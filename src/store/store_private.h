@@ -102,6 +102,8 @@ struct chains {
     size_t count;
     size_t *slots; /* index + 1 into files, by device and inode; 0: free */
     size_t slot_count; /* a power of two, at least twice the count */
+    char *alias; /* owned: another name that settings have for: */
+    size_t alias_of;
 };
 
 /* The file of that identity; NULL if there is none. Valid until another is added. */

@@ -22,14 +22,24 @@ from cli_test import contents, unchanged  # noqa: E402
 MIB = 1 << 20
 
 
+def connected(socket):
+    """The socket is there before anybody listens."""
+    handle = nbd.NBD()
+    try:
+        handle.connect_unix(str(socket))
+    except nbd.Error:
+        return None
+    return handle
+
+
 @contextlib.contextmanager
 def served(home, image):
     """The image, chain and all, as a disk that can be written to."""
     socket = home.dir / "disk.sock"
     server = home.start("disk", "serve", image, "--writable", "--socket", socket)
-    wait_until(socket.exists, 10, "the disk is served")
-    handle = nbd.NBD()
-    handle.connect_unix(str(socket))
+    handles = []
+    wait_until(lambda: handles.append(connected(socket)) or handles[-1], 10, "the disk is served")
+    handle = handles[-1]
     yield handle
     handle.flush()
     handle.shutdown()
@@ -422,4 +432,5 @@ def claim_a_vm_that_runs_is_merged_too(home):
     vm.do("stop", "--force")
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())
