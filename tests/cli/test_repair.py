@@ -304,12 +304,51 @@ def claim_a_vm_that_somebody_has_is_not_repaired(home):
     home.bough("check", "v", "--repair")
 
 
+def claim_damaged_memory_is_left_and_told(home):
+    vm = home.create("v", "--memory", "32M", "--disk", "4M,bus=virtio", "--nic", "none")
+    vm.do("start", "--paused")
+    guid = vm.snapshot()["guid"]
+    vm.do("stop", "--force")
+    memory, state = vm.memory_file(guid), vm.state_file(guid)
+    good = home.dir / "good"
+    subprocess.run(["cp", "-a", vm.folder, good], check=True)
+    places = [(memory, offset) for offset in range(4096 * 200, 4096 * 8000, 4096 * 1300)]
+    places += [(state, offset) for offset in (*range(0, 4096, 512), state.stat().st_size - 600, -1)]
+    told = 0
+    for file, offset in places:
+        flip(file, offset)
+        damaged = sha256(file)
+        status, answer = repair(vm)
+        assert sha256(file) == damaged and answer["repaired"] == [], (str(file), offset, answer)
+        assert status == 0 or file in {Path(f["file"]) for f in answer["faults"]} | ({state} if file == memory else set()), answer
+        told += status == CORRUPT
+        shutil.rmtree(vm.folder)
+        subprocess.run(["cp", "-a", good, vm.folder], check=True)
+    assert told >= len(places) - 7, f"{told} of {len(places)}: only bytes that nobody reads may be damaged unseen"
+
+
+def claim_saved_vm_whose_file_is_lost_is_off_and_its_memory_is_kept(home):
+    """Whether the memory belongs to the disks as they are cannot be known."""
+    vm = home.create("v", "--memory", "32M", "--disk", "4M,bus=virtio", "--nic", "none")
+    guid = vm.snapshot()["guid"]
+    vm.do("start", "--paused")
+    vm.do("save")
+    saved = {f.name: sha256(f) for f in (vm.xml.parent / vm.guid).iterdir()}
+    assert {Path(name).suffix for name in saved} == {".bin", ".vsv"}
+    vm.xml.unlink()
+    status, answer = repair(vm)
+    assert status == 0 and vm.state() == "off" and vm.do("settings")["parent"] == guid, answer
+    assert {f.name.removesuffix(".lost"): sha256(f) for f in (vm.xml.parent / vm.guid).iterdir()} == saved
+    vm.do("start", "--paused")
+    vm.do("stop", "--force")
+
+
 def metadata(file):
     """Offsets whose bytes the file's own structure holds: of a disk not the data of its blocks, which nothing could tell to be wrong."""
     size = file.stat().st_size
     if file.suffix not in (".vhd", ".avhd"):
         return range(size)
-    return [*range(min(size, 2048)), *range(max(0, size - 512), size)]
+    return [*range(min(size, 4096)), *range(max(0, size - 512), size)]
 
 
 def claim_damage_by_chance_is_told_and_nothing_that_is_listed_is_lost(home):

@@ -61,12 +61,16 @@ class SmallDisk:
         """A file takes all space but so many bytes, or but a little more."""
         if self.free_bytes() < size and self.ballast.exists():
             self.give_back(min(size - self.free_bytes(), os.path.getsize(self.ballast)))
-        for _ in range(20):  # the file's own tables take space too
+        part = 1
+        for _ in range(40):  # the file's own tables take space too
             take = self.free_bytes() - size
-            if take <= 0:
+            if take <= 0 or take // part < 1024:
                 break
-            with contextlib.suppress(OSError), open(self.ballast, "ab") as stream:
-                os.posix_fallocate(stream.fileno(), os.path.getsize(self.ballast), max(take, 4096))
+            try:
+                with open(self.ballast, "ab") as stream:
+                    os.posix_fallocate(stream.fileno(), os.path.getsize(self.ballast), take // part)
+            except OSError:  # XFS gives nothing where it cannot give all
+                part *= 2
 
     def give_back(self, size):
         os.truncate(self.ballast, os.path.getsize(self.ballast) - size)
