@@ -60,6 +60,22 @@ static bool note_images(const struct io *io, const struct step *step, struct err
     return true;
 }
 
+/* Renamed into its place, and then the folder could not be synced: what is told to have failed is not to be found. The file of before is
+ * written again; where that is not possible either the new one stays, which is as good as the old one. */
+static bool replace_config(struct store *store, const struct step *step, struct err *err)
+{
+    AUTO_BUF struct buf before = BUF_INIT;
+    struct err ignored;
+    bool renamed = false;
+
+    bool existed = file_read_all(store->io, step->path, CONFIG_XML_MAX_BYTES, &before, &ignored);
+    if (write_config(store, step, &renamed, err))
+        return true;
+    if (existed && renamed)
+        (void)!file_replace(store->io, step->path, before.data, before.length, &renamed, &ignored);
+    return false;
+}
+
 static bool commit(struct store *store, const struct step *step, bool *ret_uncertain, struct err *err)
 {
     bool renamed = false;
@@ -90,7 +106,6 @@ bool step_do(struct store *store, const struct step *step, const struct progress
              struct err *err)
 {
     const struct io *io = store->io;
-    bool renamed;
 
     *ret_uncertain = false;
     switch (step->kind) {
@@ -103,7 +118,7 @@ bool step_do(struct store *store, const struct step *step, const struct progress
     case STEP_COPY_FILE:
         return copy_file(io, step->from, step->path, /* progress= */ NULL, err);
     case STEP_WRITE_CONFIG:
-        return note_images(io, step, err) && write_config(store, step, &renamed, err);
+        return note_images(io, step, err) && replace_config(store, step, err);
     case STEP_SYNC_DIR:
         return io_sync_dir(io, step->path, err);
     case STEP_SYNC_FILE:
