@@ -87,9 +87,10 @@ enum owner_place owner_read(int fd, struct store_owner *ret_owner)
     memcpy(ret_owner->host, there.name, sizeof ret_owner->host);
     ret_owner->pid = strtoll(pid, NULL, 10);
     ret_owner->has_guest = strcmp(guest, "yes") == 0;
-    ret_owner->this_boot =
-        there.boot[0] != '\0' && strcmp(there.boot, here.boot) == 0 && strcmp(there.name, here.name) == 0;
-    return is_old ? OWNER_NONE : place_of(&there);
+    ret_owner->this_boot = there.boot[0] != '\0' && strcmp(there.boot, here.boot) == 0;
+    enum owner_place place = place_of(&there);
+    ret_owner->is_elsewhere = place == OWNER_ELSEWHERE;
+    return is_old ? OWNER_NONE : place;
 }
 
 /* Others see what is written here only behind a sync. */

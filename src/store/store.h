@@ -41,7 +41,8 @@ enum store_lock_state {
 struct store_owner {
     int64_t pid;             /* 0 if not known */
     char host[65], what[64]; /* host name; what it does, e.g. "worker", "delete" */
-    bool this_boot;          /* same host and boot: pid means something here */
+    bool this_boot;          /* of this kernel: pid means something here */
+    bool is_elsewhere;       /* another host's */
     bool has_guest;          /* so says the text */
 };
 bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,

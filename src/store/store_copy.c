@@ -114,7 +114,9 @@ bool copy_file(const struct io *io, const char *from, const char *to, const stru
     AUTO(copy_done) struct copy copy = {.progress = progress};
     struct io_stat stat;
 
-    if (!io_open(io, from, IO_READ_ONLY, &source, err) || !io_stat_file(source, &stat, err) ||
+    /* What somebody writes meanwhile would be of no one moment. */
+    if (!io_open(io, from, IO_READ_ONLY, &source, err) || !io_lock(source, IO_LOCK_SHARE, err) ||
+        !io_stat_file(source, &stat, err) ||
         !io_open(io, to, IO_WRITE | IO_CREATE, &target, err))
         return false;
     copy.from = source;

@@ -230,9 +230,15 @@ bool store_alive_lock(struct store *store, int *ret_fd, struct err *err)
 
 void store_alive_unlock(struct store *store)
 {
-    if (store->alive_fd >= 0)
-        close(store->alive_fd);
+    AUTO_FREE char *path = lock_path(store->vm_dir, &store->guid);
+    struct err err;
+
+    if (store->alive_fd < 0)
+        return;
+    close(store->alive_fd);
     store->alive_fd = -1;
+    if (store->manager_fd >= 0 && path && !owner_update(store->manager_fd, path, store->what, &err))
+        log_debug("%s", err.text);
 }
 
 bool store_unlock(const char *vm_dir, const char *host, struct err *err)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 /* --- space --- */
 
@@ -94,6 +95,22 @@ bool folder_answer_plan(const struct plan *plan, json_t **ret_value, struct err 
         return false;
     json_object_set_new(*ret_value, "needs_bytes", json_integer((json_int_t)needs));
     json_object_set_new(*ret_value, "free_bytes", json_integer((json_int_t)has));
+    return true;
+}
+
+#define WAIT_EVERY_MS 20
+#define WAIT_FOR_MS   5000
+
+bool folder_wait(const char *vm_dir, unsigned *waited_ms)
+{
+    enum store_lock_state state;
+    struct store_owner owner;
+    struct err ignored;
+
+    if (*waited_ms >= WAIT_FOR_MS || !store_probe(vm_dir, &state, &owner, &ignored) || owner.has_guest || owner.is_elsewhere)
+        return false;
+    nanosleep(&(struct timespec){.tv_nsec = WAIT_EVERY_MS * 1000000L}, NULL);
+    *waited_ms += WAIT_EVERY_MS;
     return true;
 }
 

@@ -11,6 +11,9 @@ bool folder_make(struct plan *plan, const struct progress *progress, struct err 
 /* The answer of a dry run: {"plan", "needs_bytes", "free_bytes"}. */
 bool folder_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err) MUST_CHECK;
 
+/* The VM's lock was busy: is it worth trying again? Waits a moment if so: a worker whose guest has ended ends soon, and a command too. */
+bool folder_wait(const char *vm_dir, unsigned *waited_ms);
+
 /* A target that is DIR, or DIR/NAME where there is such a folder already; the folder that it will lie in must be there. Both strings
  * are owned by it. */
 struct folder_target {

@@ -27,8 +27,9 @@ static void request_done(struct export_request *request)
 
 static struct plan_target plan_target_of(const struct export_request *request)
 {
-    return (struct plan_target){
-        .dir = request->folder.dir, .temporary = request->folder.temporary, .name = request->name};
+    return (struct plan_target){.dir = request->folder.dir,
+                                .temporary = request->folder.temporary,
+                                .name = request->name ? request->name : path_base(request->vm_dir)};
 }
 
 /* A copy of a folder in itself would have no end. */
@@ -83,9 +84,12 @@ static bool export_open(const struct export_request *request, struct vm **ret_vm
     enum store_lock_state state;
     struct store_owner owner;
     struct err ignored;
+    unsigned waited_ms = 0;
 
-    if (vm_open(request->vm_dir, "export", ret_vm, err))
-        return true;
+    do {
+        if (vm_open(request->vm_dir, "export", ret_vm, err))
+            return true;
+    } while (err->code == ERR_BUSY && folder_wait(request->vm_dir, &waited_ms));
     if (err->code == ERR_BUSY && store_probe(request->vm_dir, &state, &owner, &ignored) && state == STORE_MANAGED &&
         strcmp(owner.what, "worker") == 0)
         return err_set(err, ERR_STATE,

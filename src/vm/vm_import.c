@@ -150,10 +150,9 @@ static bool identity_check(const struct import_request *request, const struct co
 
 /* --- doing --- */
 
-/* The lock is asked for only where there is one, so that what is imported from stays as it is. */
-static bool source_open(const struct import_request *request, struct store **ret_store, struct tree **ret_tree, struct err *err)
+/* Of a VM of this home, and where somebody has it; else what is imported from stays as it is. */
+static bool lock_take(const struct import_request *request, struct store **ret_store, struct err *err)
 {
-    AUTO_STORE struct store *store = NULL;
     enum store_lock_state state;
     struct store_owner owner;
     bool alive = false;
@@ -164,20 +163,33 @@ static bool source_open(const struct import_request *request, struct store **ret
         return err_set(err, ERR_STATE,
                        "the host '%s' has not let it go; once you know that nothing of it runs there, remove the .lock file in "
                        "'Virtual Machines'", owner.host);
-    if (state != STORE_FREE && !store_open(&io_real, request->dir, "import", /* recover= */ false, &store, &alive, err))
+    *ret_store = NULL;
+    if (state == STORE_FREE && !request->is_in_home)
+        return true;
+    if (!store_open(&io_real, request->dir, "import", /* recover= */ false, ret_store, &alive, err))
         return false;
-    if (alive)
-        return err_set(err, ERR_STATE, "%s: its guest runs", request->dir);
+    if (!alive)
+        return true;
+    store_close(TAKE(*ret_store));
+    return err_set(err, ERR_STATE, "%s: its guest runs", request->dir);
+}
+
+static bool source_open(const struct import_request *request, struct store **ret_store, struct tree **ret_tree, struct err *err)
+{
+    AUTO_STORE struct store *store = NULL;
+    unsigned waited_ms = 0;
+
+    while (!lock_take(request, &store, err))
+        if (err->code != ERR_BUSY || !folder_wait(request->dir, &waited_ms))
+            return false;
     if (!store_read(&io_real, request->dir, ret_tree, err))
         return false;
     *ret_store = TAKE(store);
     return true;
 }
 
-static bool answer(const struct config *vm, const char *name, const char *path, const struct guid *guid, json_t **ret_value,
-                   struct err *err)
+static bool answer(const char *name, const char *path, const struct guid *guid, json_t **ret_value, struct err *err)
 {
-    (void)vm;
     return vm_answer(json_pack("{s:s, s:s, s:s}", "name", name, "guid", guid->text, "path", path), ret_value, err);
 }
 
@@ -227,7 +239,7 @@ static bool import_copy(const struct import_request *request, const struct tree 
     if (request->dry_run)
         return folder_answer_plan(plan, ret_value, err);
     struct guid guid = plan_guid(plan);
-    return folder_make(plan, progress, err) && answer(tree->vm, name, folder.dir, &guid, ret_value, err);
+    return folder_make(plan, progress, err) && answer(name, folder.dir, &guid, ret_value, err);
 }
 
 /* It lies where VMs lie: it is one already, but for its name. */
@@ -253,7 +265,7 @@ static bool import_in_place(const struct import_request *request, const struct t
         return vm_answer_plan(plan, ret_value, err);
     if (plan->step_count > 0 && !store_run_folder(&io_real, plan, NULL, NULL, err))
         return false;
-    return answer(tree->vm, name, wanted, &tree->vm->guid, ret_value, err);
+    return answer(name, wanted, &tree->vm->guid, ret_value, err);
 }
 
 static bool import(const struct import_request *request, const struct progress *progress, json_t **ret_value, struct err *err)

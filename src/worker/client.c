@@ -191,8 +191,7 @@ static bool call_managed(struct call *call, const struct store_owner *owner, jso
     if (control_connect(call->vm_dir, &fd, &connect_err))
         return call_worker(call, fd, ret_value, ret_retry, err);
     bool not_there = connect_err.sys == ECONNREFUSED || connect_err.sys == ENOENT;
-    bool is_elsewhere = owner->host[0] != '\0' && !owner->this_boot;
-    *ret_retry = not_there && !is_elsewhere;
+    *ret_retry = not_there && !owner->is_elsewhere;
     if (!not_there) {
         *err = connect_err;
         return false;
@@ -294,7 +293,7 @@ bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
 
     if (!store_find(&io_real, vm_name, &vm_dir, err) || !store_probe(vm_dir, &state, &owner, err))
         return false;
-    if (state == STORE_ELSEWHERE || (state != STORE_FREE && owner.host[0] != '\0' && !owner.this_boot))
+    if (state == STORE_ELSEWHERE || (state != STORE_FREE && owner.is_elsewhere))
         return status_elsewhere(vm_name, vm_dir, &owner, ret_status, err);
     if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
         return true;

@@ -96,7 +96,8 @@ def claim_vm_that_runs_on_another_host_is_told_and_left_alone(home):
             home.refused(BUSY, verb[0], "v", *verb[1:], says="host-b")
         assert state(home) == "elsewhere" and home.json("show", "v")["state"] == "elsewhere"
         assert "host-b" in home.bough("show", "v")
-        assert home.json("tree", "v")["snapshots"] != [] and contents(vm.folder) == before
+        assert home.json("tree", "v")["snapshots"] != [] and home.json("check", "v")["faults"] == []
+        assert contents(vm.folder) == before
         home.bough("export", "v", "one", home.dir / "out")  # what is sealed can be read
         other.bough("stop", "v", "--force")
         assert state(home) == "off"
@@ -112,7 +113,8 @@ def claim_vm_of_a_host_that_has_died_is_taken_only_explicitly(home):
         for verb in (["start"], ["snapshot"], ["delete", "one"], ["remove", "--yes"], ["rename", "w"], ["export", home.dir / "x"]):
             told = home.refused(STATE, verb[0], "v", *verb[1:], says="guest may run on the host 'host-b'")
             assert "bough unlock v --host host-b" in told
-        assert state(home) == "elsewhere" and contents(vm.folder) == before
+        assert state(home) == "elsewhere" and home.json("check", "v")["faults"] == []
+        assert contents(vm.folder) == before
         home.refused(USAGE, "unlock", "v")
         home.refused(USAGE, "unlock", "v", "--host", "host-b", says="--yes")
         home.refused(MISMATCH, "unlock", "v", "--host", "host-c", "--yes", says="host-b")

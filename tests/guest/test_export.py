@@ -43,7 +43,7 @@ def claim_exported_snapshot_of_a_running_vm_goes_on_as_a_vm_of_its_own(home):
 
 
 def claim_saved_vm_goes_to_another_home_with_its_snapshots(home):
-    vm, console = home.booted_guest()
+    vm, console = home.booted_guest(nic="user")
     nonce = console.step().nonce
     point = vm.snapshot("point")["guid"]
     vm.do("save")
