@@ -74,6 +74,17 @@ static bool run_save(struct lab *lab, const struct operation *operation, struct 
     return plan_save(store_tree(lab->store), &source, &request, &plan, err) && lab_run(lab, plan, err);
 }
 
+/* As before a merge beside the machine. */
+static bool run_seal(struct lab *lab, const struct operation *operation, struct err *err)
+{
+    struct plan_source source = lab_source(lab);
+    AUTO_PLAN struct plan *plan = NULL;
+
+    (void)operation;
+    return plan_seal(store_tree(lab->store), &source, store_tree(lab->store)->vm->disks[0].path, &plan, err) &&
+           lab_run(lab, plan, err);
+}
+
 /* start of a Saved VM: loaded, then this, then it goes on. */
 static bool run_drop_saved(struct lab *lab, const struct operation *operation, struct err *err)
 {
@@ -138,6 +149,7 @@ const struct operation OPERATIONS[] = {
     {"delete all", true, MACHINE_SAVED, .run = run_delete, .snapshot = 0, .subtree = true},
     {"save", true, MACHINE_RUNNING, .run = run_save},
     {"save, paused", true, MACHINE_PAUSED, .run = run_save},
+    {"seal, running", true, MACHINE_RUNNING, .run = run_seal},
     {"start of a saved VM", true, MACHINE_SAVED, .run = run_drop_saved},
     {"set", true, MACHINE_OFF, .run = run_set},
     {"rename a snapshot", true, MACHINE_OFF, .run = run_text, .snapshot = 1},

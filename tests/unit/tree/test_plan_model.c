@@ -226,6 +226,20 @@ static void check_no_leftover(struct model *model, const struct plan_merging *me
     }
 }
 
+/* A new top over one disk of a guest that runs, so that the old one can be merged. */
+static void do_seal(struct model *model)
+{
+    struct plan_source from = source(model);
+    const char *top = model->tree->vm->disks[model_draw(model, MODEL_DISKS)].path;
+    AUTO_PLAN struct plan *plan = NULL;
+    struct err err;
+
+    if (!plan_seal(model->tree, &from, top, &plan, &err))
+        BAD(model, "%s", err.text);
+    model_play(model, plan, NULL);
+    config_free(TAKE(model->engines)); /* they switch behind it */
+}
+
 /* One that is pending; false: none is. A guest that runs has its top written to, so that is kept. */
 static bool merge_one(struct model *model)
 {
@@ -300,6 +314,7 @@ static const struct {
     {"power", do_power, 4},
     {"set", do_set, 1},
     {"merge", do_merge, 6},
+    {"seal", do_seal, 2},
 };
 static const struct {
     const char *name;
@@ -314,7 +329,7 @@ static void do_without_snapshot(struct model *model, size_t index)
     void (*run)(struct model *model) = OPERATIONS[index].run;
 
     model->what = OPERATIONS[index].name;
-    if ((run == do_save || run == do_failed_snapshot) && !is_alive(model))
+    if ((run == do_save || run == do_failed_snapshot || run == do_seal) && !is_alive(model))
         return;
     if (run == do_set && model->machine != MACHINE_OFF)
         return;
@@ -323,18 +338,18 @@ static void do_without_snapshot(struct model *model, size_t index)
 
 static void do_something(struct model *model)
 {
-    uint64_t draw = model_draw(model, 46);
+    uint64_t draw = model_draw(model, 48);
     size_t index = 0;
 
-    if (draw >= 28 && model->tree->snapshot_count > 0) {
-        bool is_apply = draw >= 40;
-        size_t other = draw >= 39;
+    if (draw >= 30 && model->tree->snapshot_count > 0) {
+        bool is_apply = draw >= 42;
+        size_t other = draw >= 41;
         model->what = is_apply ? "apply" : OF_SNAPSHOTS[other].name;
         if (is_apply)
             do_apply(model, any_snapshot(model));
         else
             OF_SNAPSHOTS[other].run(model);
-    } else if (draw < 28) {
+    } else if (draw < 30) {
         while (draw >= OPERATIONS[index].weight)
             draw -= OPERATIONS[index++].weight;
         do_without_snapshot(model, index);
