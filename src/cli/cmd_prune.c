@@ -114,8 +114,14 @@ static void deleted_print(const json_t *row)
     fflush(stdout);
 }
 
-/* Each by `delete` itself, with its hooks and what follows it. The first that fails ends it: what stands in the way of one is in
- * the way of all. deleted gets the rows of those that are gone. */
+/* What the last one is merged with is merged once, behind all of them. NULL: out of memory. */
+static json_t *delete_arguments(const json_t *row, bool is_last)
+{
+    return json_pack("{s:s, s:b}", "snapshot", json_text(row, "guid"), "no_merge", (int)!is_last);
+}
+
+/* Each by `delete` itself, with its hooks. The first that fails ends it: what stands in the way of one is in the way of all.
+ * deleted gets the rows of those that are gone. */
 static bool delete_all(const char *vm_name, const json_t *rows, bool tell, const struct progress *progress,
                        json_t *deleted, struct err *err)
 {
@@ -127,7 +133,7 @@ static bool delete_all(const char *vm_name, const json_t *rows, bool tell, const
         progress_report(progress, "prune", i, count);
         if (progress_cancelled(progress))
             return err_set(err, ERR_CANCELLED, "cancelled after %zu of %zu", i, count);
-        if (!hooks_call(vm_name, "delete", json_pack("{s:s}", "snapshot", json_text(row, "guid")), progress, &value, err))
+        if (!hooks_call(vm_name, "delete", delete_arguments(row, i + 1 == count), progress, &value, err))
             return false;
         json_array_append(deleted, row);
         if (tell)

@@ -65,7 +65,7 @@ def claim_prune_deletes_what_no_rule_keeps_and_no_other_snapshot(home):
     assert answer["unscheduled"] == 2, answer
     left = listed(vm)
     assert mine in left and len(left) == 4 and days[3] in left and days[5] in left
-    assert vm.do("check")["faults"] == []
+    assert vm.do("check")["faults"] == [] and vm.do("tree")["merging"] == [], "what became pending is merged at the end"
     with unchanged(home):
         assert vm.do("prune", "--keep-daily", "2")["deleted"] == []
 
@@ -129,6 +129,18 @@ def claim_a_delete_that_is_refused_ends_it_and_says_so(home):
     result = home.run("prune", "v", "--keep-last", "1")
     assert result.returncode == HOOK and "not this one" in result.stderr, result
     assert result.stdout.startswith(f"deleted {guids[0]} ") and listed(vm)[:2] == guids[1:], result
+
+
+def claim_a_vm_with_a_machine_is_pruned_by_its_worker(home):
+    vm = home.create("v", "--disk", "16M,bus=virtio", "--nic", "none", "--memory", "16M")
+    vm.do("start", "--paused")
+    guids = [vm.do("snapshot", "--scheduled")["guid"] for _ in range(4)]
+    answer = vm.do("prune", "--keep-last", "2")
+    assert [row["guid"] for row in answer["deleted"]] == guids[:2], answer
+    assert listed(vm) == guids[2:] and vm.state() == "paused"
+    assert [s["state_when_taken"] for s in vm.do("tree")["snapshots"]] == ["paused"] * 2
+    vm.do("stop", "--force")
+    assert vm.do("check")["faults"] == []
 
 
 def claim_forty_are_pruned_in_a_reasonable_time(home):

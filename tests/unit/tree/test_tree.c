@@ -52,6 +52,23 @@ static void parents_come_from_the_list(void **state)
     assert_false(tree_has_dependants(tree, &three));
 }
 
+static void images_that_settings_name_are_known(void **state)
+{
+    struct config *vm = sample_vm(SAMPLE_DIR);
+    struct config *snapshots[] = {sample_listed(vm, 1, 0, STATE_OFF), sample_listed(vm, 2, 1, STATE_OFF)};
+
+    (void)state;
+    sample_disk(snapshots[1], BUS_VIRTIO, 0, false, "/elsewhere/data.vhd");
+    sample_disk(snapshots[1], BUS_SCSI, 0, true, "/elsewhere/medium.iso");
+    AUTO_TREE struct tree *tree = sample_tree(vm, snapshots, 2);
+    assert_true(tree_names_disk(tree, SAMPLE_DIR "/web.vhd"));
+    assert_true(tree_names_disk(tree, snapshots[0]->disks[0].path));
+    assert_true(tree_names_disk(tree, "/elsewhere/data.vhd"));
+    assert_false(tree_names_disk(tree, "/elsewhere/medium.iso"));
+    assert_false(tree_names_disk(tree, "/elsewhere/data"));
+    assert_false(tree_names_disk(tree, ""));
+}
+
 /* Each makes a tree that must be refused out of three good snapshots. */
 struct parts {
     struct config *vm, *snapshots[3];
@@ -262,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(snapshots_are_in_the_order_of_creation),
         cmocka_unit_test(parents_come_from_the_list),
+        cmocka_unit_test(images_that_settings_name_are_known),
         cmocka_unit_test(trees_that_do_not_hold_together_are_refused),
         cmocka_unit_test(snapshots_are_found_by_guid_name_and_prefix),
         cmocka_unit_test(an_ambiguous_name_lists_its_candidates),
