@@ -139,7 +139,7 @@ static bool text_change(struct vm *vm, const json_t *args, const char *name, con
         return false;
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);
-    if (!vm_run_plan(vm, plan, &run, err) || !store_reload(vm->store, err))
+    if (!vm_run_plan(vm, plan, &run, err))
         return false;
     *ret_guid = guid;
     return true;
