@@ -112,6 +112,20 @@ static bool thumbnails_remove(struct repair *repair, const json_t *faults)
     return true;
 }
 
+/* An image that was given another parent may still have its old one after a power cut, unless that is on the disk. */
+static bool images_sync(const struct check *check)
+{
+    struct err ignored;
+
+    for (size_t i = 0; i < check->image_count; i++) {
+        AUTO_IO struct io_file *file = NULL;
+        if (path_is_inside(check->images[i].path, check->look->vm_dir) &&
+            (!io_open(&io_real, check->images[i].path, IO_READ_ONLY, &file, &ignored) || !io_sync(file, &ignored)))
+            return false;
+    }
+    return true;
+}
+
 /* On what is sound by now, read anew. */
 static bool garbage_remove(struct repair *repair, struct err *err)
 {
@@ -134,9 +148,11 @@ static bool garbage_remove(struct repair *repair, struct err *err)
     if (!io_sync_dir(&io_real, folder, &ignored))
         return true;
     sweep.look = check.look = repair->look;
-    return check_settings(&check, err) && thumbnails_remove(repair, check.faults) &&
-           store_look_extras(check.look, check.chains_are_broken ? NULL : &(struct store_look_images){check_holds, &check},
-                             sweep_one, &sweep, err);
+    if (!check_settings(&check, err) || !thumbnails_remove(repair, check.faults))
+        return false;
+    bool layers_known = !check.chains_are_broken && (repair->options->dry_run || images_sync(&check));
+    return store_look_extras(check.look, layers_known ? &(struct store_look_images){check_holds, &check} : NULL, sweep_one, &sweep,
+                             err);
 }
 
 /* --- the whole --- */

@@ -157,7 +157,8 @@ static bool is_sound(const struct repair *repair, const struct config *vm, struc
     return false;
 }
 
-static bool list_repair(struct repair *repair, struct err *err)
+/* *ret_sound: the VM's file is one that can be loaded, now. */
+static bool list_repair(struct repair *repair, bool *ret_sound, struct err *err)
 {
     AUTO_CONFIG struct config *vm = config_copy(repair->look->vm);
     bool changed = false;
@@ -174,11 +175,14 @@ static bool list_repair(struct repair *repair, struct err *err)
     changed |= now_correct(repair, vm);
     for (size_t i = 0; i < repair->image_count; i++) /* noted again when it is used next */
         changed |= repair->images[i].is_renewed && config_base_forget(vm, repair->images[i].path);
-    return !changed || (is_sound(repair, vm, err) ? repair_write_config(repair, vm, err) : repair_may_go_on(err));
+    *ret_sound = is_sound(repair, vm, err);
+    if (!*ret_sound)
+        return repair_may_go_on(err);
+    return !changed || repair_write_config(repair, vm, err);
 }
 
 /* The old file stays beside the new one. */
-static bool whole_rebuild(struct repair *repair, struct err *err)
+static bool whole_rebuild(struct repair *repair, const char *why, struct err *err)
 {
     AUTO_CONFIG struct config *vm = NULL;
     AUTO_FREE char *path = string_printf("%s/Virtual Machines/%s.xml", repair->look->vm_dir, repair->look->guid.text);
@@ -189,7 +193,7 @@ static bool whole_rebuild(struct repair *repair, struct err *err)
         return false;
     if (!vm)
         return true;
-    if (!is_sound(repair, vm, err) || !repair_put_aside(repair, path, "these settings cannot be read", err) ||
+    if (!is_sound(repair, vm, err) || !repair_put_aside(repair, path, why, err) ||
         !repair_write_config(repair, vm, err))
         return false;
     repair_tell(repair, path, "was made again from the snapshots' files: Now descends from %s ('%s'), with that one's settings",
@@ -199,5 +203,10 @@ static bool whole_rebuild(struct repair *repair, struct err *err)
 
 bool repair_settings(struct repair *repair, struct err *err)
 {
-    return repair->look->vm ? list_repair(repair, err) : whole_rebuild(repair, err);
+    bool sound = false;
+
+    if (!repair->look->vm)
+        return whole_rebuild(repair, "these settings cannot be read", err);
+    return list_repair(repair, &sound, err) &&
+           (sound || whole_rebuild(repair, "these settings contradict those of the snapshots", err));
 }
