@@ -93,9 +93,9 @@ static void request_run(struct server *server, struct vm *vm, struct server_requ
 /* Operations go first: a merge is begun, and ended, when nobody wants one. */
 static void merge_on(struct server *server, struct vm *vm)
 {
-    if (server_background_cancelled(server))
-        (void)vm_merge_cancel(vm);
-    if (vm_merge_on(vm) || vm_is_merging(vm))
+    bool cancelled = server_background_cancelled(server) && vm_merge_cancel(vm);
+
+    if (vm_merge_on(vm) || vm_is_merging(vm) || cancelled)
         status_refresh(server, vm);
     server_set_background(server, vm_is_merging(vm) ? "merge" : NULL);
 }
