@@ -13,7 +13,8 @@ from bough_test import main  # noqa: E402
 from cli_test import contents, unchanged  # noqa: E402
 
 # Commands that change no file of a VM, with arguments for v where they can be tried on a VM that is off. `disk` works on plain
-# files; `screenshot` writes the file that it is told; `pause` and `resume` are of the machine alone.
+# files; `screenshot` writes the file that it is told; `pause` and `resume` are of the machine alone. `check --repair` is tried dry at
+# each damage in test_repair.py.
 READING = {"list": [], "show": ["v"], "tree": ["v"], "settings": ["v", "two"], "check": ["v"], "cancel": ["v"], "console": None,
            "display": None, "screenshot": None, "pause": None, "resume": None, "disk": None,
            "export": None, "import": None,  # their plans are about other folders: test_export.py looks at them
