@@ -46,7 +46,7 @@ static int64_t elapsed_ms(const struct timespec *since)
 /* Of what is counted in bytes. */
 static bool is_bytes(const char *phase)
 {
-    static const char *const PHASES[] = {"memory", "verify", "convert", "merge", "map"};
+    static const char *const PHASES[] = {"memory", "verify", "convert", "compare", "copy", "merge", "map"};
 
     for (size_t i = 0; i < ARRAY_SIZE(PHASES); i++)
         if (strcmp(PHASES[i], phase) == 0)

@@ -30,6 +30,11 @@ static void report(void *context, const char *phase, uint64_t done, uint64_t tot
     const struct folder_run *run = context;
     double share = total > 0 ? (double)done / (double)total : 0;
 
+    /* A flattened disk is written and then read again. */
+    if (strcmp(phase, "convert") == 0)
+        share /= 2;
+    else if (strcmp(phase, "compare") == 0)
+        share = (1 + share) / 2;
     progress_report(run->progress, phase, run->done_bytes + (uint64_t)(share * (double)run->item_bytes), run->total_bytes);
 }
 
