@@ -9,6 +9,7 @@
 #include "unix_socket.h"
 #include "vm.h"
 #include "wire.h"
+#include "work_mark.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -158,8 +159,11 @@ static bool call_unowned(struct call *call, json_t **ret_value, bool *ret_retry,
         return false;
     }
     bool needs_worker = vm_needs_worker(vm, call->operation, call->arguments);
+    struct work_mark mark;
+    work_begin(call->vm_dir, call->operation, &mark);
     bool done = !needs_worker &&
                 vm_run(vm, call->operation, call->arguments, call->progress, ret_value, err);
+    work_end(&mark);
     vm_close(vm);
     if (!needs_worker)
         return done;
@@ -228,9 +232,12 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
     __attribute__((cleanup(call_done))) struct call call = {
         .name = vm_name, .operation = operation, .arguments = arguments, .progress = progress};
     bool retry;
+    char cancelled[32];
 
     if (!store_find(&io_real, vm_name, &call.vm_dir, err))
         return err_prefix(err, "%s", operation);
+    if (strcmp(operation, "cancel") == 0 && works_cancel(call.vm_dir, cancelled, sizeof cancelled))
+        return (*ret_value = json_pack("{s:s}", "cancelled", cancelled)) || err_oom(err);
     for (unsigned waited_ms = 0;; waited_ms += RETRY_EVERY_MS) {
         if (call_once(&call, ret_value, &retry, err))
             return true;
@@ -305,7 +312,13 @@ bool client_check(const char *vm_name, const struct progress *progress, json_t *
 {
     AUTO_FREE char *vm_dir = NULL;
 
-    return store_find_damaged(&io_real, vm_name, &vm_dir, err) && vm_check(vm_dir, progress, ret_value, err);
+    if (!store_find_damaged(&io_real, vm_name, &vm_dir, err))
+        return false;
+    struct work_mark mark;
+    work_begin(vm_dir, "check", &mark);
+    bool done = vm_check(vm_dir, progress, ret_value, err);
+    work_end(&mark);
+    return done;
 }
 
 bool client_repair(const char *vm_name, const struct vm_repair_options *options, const struct progress *progress, json_t **ret_value,
@@ -328,5 +341,11 @@ bool client_export(const char *vm_name, const json_t *arguments, const struct pr
 {
     AUTO_FREE char *vm_dir = NULL;
 
-    return store_find(&io_real, vm_name, &vm_dir, err) && vm_export(vm_dir, arguments, progress, ret_value, err);
+    if (!store_find(&io_real, vm_name, &vm_dir, err))
+        return false;
+    struct work_mark mark;
+    work_begin(vm_dir, "export", &mark);
+    bool done = vm_export(vm_dir, arguments, progress, ret_value, err);
+    work_end(&mark);
+    return done;
 }

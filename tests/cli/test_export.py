@@ -260,6 +260,25 @@ def claim_an_interrupt_at_any_moment_leaves_all_or_nothing(home):
     assert vm.do("check")["faults"] == []
 
 
+def claim_cancel_ends_an_export(home):
+    vm = home.create("v", "--disk", "128M")
+    write(home, vm.disk(), 0, os.urandom(64 * MIB))
+    vm.snapshot("one")
+    assert vm.do("cancel")["cancelled"] is None
+    (home.dir / "to").mkdir()
+    for snapshot in (["one"], []):
+        for _ in range(50):
+            process = home.start("export", "v", *snapshot, home.dir / "to" / "x")
+            told = wait_until(lambda: vm.do("cancel")["cancelled"] or process.poll() is not None, 20, "the export")
+            process.communicate(timeout=60)
+            assert hidden(home.dir / "to") == []
+            if process.returncode in (CANCELLED, -signal.SIGINT):  # the latter before it listens
+                break
+            shutil.rmtree(home.dir / "to" / "x")
+        assert told == "export" and not (home.dir / "to" / "x").exists()
+    assert vm.do("check")["faults"] == []
+
+
 def claim_what_a_killed_export_left_goes_with_the_next(home):
     vm = home.create("v", "--disk", "128M")
     write(home, vm.disk(), 0, os.urandom(64 * MIB))
