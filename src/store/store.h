@@ -44,6 +44,7 @@ struct store_owner {
     bool this_boot;          /* of this kernel: pid means something here */
     bool is_elsewhere;       /* another host's */
     bool has_guest;          /* so says the text */
+    bool machine_is_alive;   /* byte 1 is held, whoever has byte 0 */
 };
 bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,
                  struct err *err) MUST_CHECK;
@@ -64,10 +65,12 @@ AUTO_DEFINE(auto_store_close, struct store, store_close)
 #define AUTO_STORE AUTO(auto_store_close)
 
 const struct tree *store_tree(const struct store *store); /* as of the last commit or reload */
-/* Byte 1 (machine is alive) on a description of its own: *ret_fd is inherited by QEMU (the caller clears
+/* Byte 1 (machine is alive; shared among those of one VM) on a description of its own: *ret_fd is inherited by QEMU (the caller clears
  * FD_CLOEXEC in the child); the lock ends when the last holder ends. The fd stays the store's. ERR_BUSY if
  * another holds it. */
 bool store_alive_lock(struct store *store, int *ret_fd, struct err *err) MUST_CHECK;
+/* Beside a machine that is alive and that we adopt: byte 1 is ours too, for further machines that we start. */
+bool store_alive_share(struct store *store, struct err *err) MUST_CHECK;
 void store_alive_unlock(struct store *store); /* our copy alone */
 
 /* The VM's folder has another name now. */

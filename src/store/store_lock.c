@@ -16,15 +16,15 @@
 
 enum { MANAGER_BYTE, ALIVE_BYTE };
 
-static struct flock byte_of(int byte)
+static struct flock byte_of(int byte, short type)
 {
-    return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 }
 
 /* *ret_taken: it is ours now. */
-static bool byte_lock(int fd, int byte, const char *path, bool *ret_taken, struct err *err)
+static bool byte_lock(int fd, int byte, short type, const char *path, bool *ret_taken, struct err *err)
 {
-    struct flock lock = byte_of(byte);
+    struct flock lock = byte_of(byte, type);
 
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         *ret_taken = true;
@@ -37,7 +37,7 @@ static bool byte_lock(int fd, int byte, const char *path, bool *ret_taken, struc
 
 static bool byte_is_held(int fd, int byte, const char *path, bool *ret_held, struct err *err)
 {
-    struct flock lock = byte_of(byte);
+    struct flock lock = byte_of(byte, F_WRLCK);
 
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
         return err_sys(err, errno, "ask for the lock of %s", path);
@@ -111,7 +111,7 @@ bool lock_manager(const char *vm_dir, const struct guid *guid, const char *what,
 
     if (!path)
         return err_oom(err);
-    if (!lock_open(path, &fd, err) || !byte_lock(fd, MANAGER_BYTE, path, &taken, err))
+    if (!lock_open(path, &fd, err) || !byte_lock(fd, MANAGER_BYTE, F_WRLCK, path, &taken, err))
         return false;
     if (!taken)
         return report_busy(fd, vm_dir, err);
@@ -158,9 +158,32 @@ bool lock_alive(const char *vm_dir, const struct guid *guid, int *ret_fd, struct
 
     if (!path)
         return err_oom(err);
-    if (!lock_open(path, &fd, err) || !byte_lock(fd, ALIVE_BYTE, path, &taken, err))
+    if (!lock_open(path, &fd, err) || !byte_lock(fd, ALIVE_BYTE, F_WRLCK, path, &taken, err))
         return false;
-    *ret_fd = taken ? TAKE_FD(fd) : -1;
+    *ret_fd = -1;
+    if (!taken)
+        return true;
+    /* Nobody else is alive. From here on whoever adopts our machine may have a lock beside it. */
+    if (!byte_lock(fd, ALIVE_BYTE, F_RDLCK, path, &taken, err))
+        return false;
+    *ret_fd = TAKE_FD(fd);
+    return true;
+}
+
+bool store_alive_share(struct store *store, struct err *err)
+{
+    AUTO_FREE char *path = lock_path(store->vm_dir, &store->guid);
+    AUTO_FD int fd = -1;
+    bool taken;
+
+    if (!path)
+        return err_oom(err);
+    if (!lock_open(path, &fd, err) || !byte_lock(fd, ALIVE_BYTE, F_RDLCK, path, &taken, err))
+        return false;
+    if (!taken)
+        return err_set(err, ERR_BUSY, "%s: another process is just looking whether its machine is alive", store->vm_dir);
+    store_alive_unlock(store);
+    store->alive_fd = TAKE_FD(fd);
     return true;
 }
 
@@ -179,6 +202,7 @@ static bool probe_fd(int fd, const char *path, enum store_lock_state *ret_state,
     else
         *ret_state = is_managed ? STORE_MANAGED : is_alive ? STORE_UNMANAGED : STORE_FREE;
     *ret_owner = *ret_state == STORE_FREE ? (struct store_owner){0} : owner;
+    ret_owner->machine_is_alive = is_alive;
     return true;
 }
 

@@ -204,18 +204,31 @@ static void a_live_machine_outlives_its_manager_and_bars_recovery(void **state)
     assert_int_equal(waitpid(machine, NULL, 0), machine);
     OK(store_alive_lock(store, &alive_fd, &err));
     store_alive_unlock(store);
+    /* Byte 1 alone is held, as our machines hold it. */
     store_close(store);
-    /* Byte 1 alone is held. */
     AUTO_FREE char *lock_path = string_printf("%s/Virtual Machines/" SAMPLE_VM ".lock", place->vm_dir);
     AUTO_FD int other = open(lock_path, O_RDWR | O_CLOEXEC);
-    struct flock held = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+    struct flock held = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
     assert_int_equal(fcntl(other, F_OFD_SETLK, &held), 0);
     OK(store_probe(place->vm_dir, &lock, &owner, &err));
     assert_int_equal(lock, STORE_UNMANAGED);
+    assert_true(owner.machine_is_alive);
     write_in(place, "Virtual Machines/" SAMPLE_VM "/00000001-0000-4000-8000-000000000001.bin");
     OK(store_open(place->io, place->vm_dir, "adopt", true, &store, &is_alive, &err));
     assert_true(is_alive);
     assert_true(place_exists(place, "Virtual Machines/" SAMPLE_VM "/00000001-0000-4000-8000-000000000001.bin"));
+    /* Who adopts it holds the byte beside it: a machine that he starts is alive when the first one has ended. */
+    assert_false(store_alive_lock(store, &alive_fd, &err));
+    OK(store_alive_share(store, &err));
+    OK(store_alive_lock(store, &alive_fd, &err));
+    held.l_type = F_UNLCK;
+    assert_int_equal(fcntl(other, F_OFD_SETLK, &held), 0);
+    OK(store_probe(place->vm_dir, &lock, &owner, &err));
+    assert_int_equal(lock, STORE_MANAGED);
+    assert_true(owner.machine_is_alive);
+    store_alive_unlock(store);
+    OK(store_probe(place->vm_dir, &lock, &owner, &err));
+    assert_false(owner.machine_is_alive);
     store_close(store);
 }
 
