@@ -10,6 +10,7 @@
 #include "buf.h"
 #include "bytes.h"
 #include "description.h"
+#include "heir.h"
 #include "input.h"
 #include "ram.h"
 #include "rawfile.h"
@@ -37,6 +38,7 @@ struct ram_save {
     struct vsv_info info;
     const struct progress *progress;
     bool reads_to_the_end;
+    struct heir heir; /* where it does */
     char *bin_path, *vsv_path;
     bool bin_made, vsv_made; /* ours to remove on failure */
     int vsv_fd;
@@ -178,6 +180,7 @@ static void remove_files(const struct ram_save *save)
 
 static void save_free(struct ram_save *save)
 {
+    heir_end(&save->heir);
     if (save->vsv_fd >= 0)
         close(save->vsv_fd);
     ahead_end(save->ahead);
@@ -237,7 +240,8 @@ bool ram_save_start(const struct ram_save_options *options, struct ram_save **re
     save->reads_to_the_end = options->reads_to_the_end;
     save->vsv_fd = -1;
     save->input = input;
-    if (!save_start(save, options, err)) {
+    if ((save->reads_to_the_end && !heir_start(options->stream_fd, &save->heir, err)) ||
+        !save_start(save, options, err)) {
         remove_files(save);
         save_free(save);
         return false;

@@ -11,8 +11,10 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -369,6 +371,51 @@ static void a_cancelled_save_says_so(void **state)
 
 #define test_of(function) cmocka_unit_test_setup_teardown(function, fixture_setup, fixture_teardown)
 
+/* A reader in a process of its own, which is killed; the writer then finds nobody, unless somebody reads on. */
+static void reader_is_killed(const struct save_fixture *fixture, int stream_fd, int write_fd)
+{
+    struct ram_save_options options = fixture_options(fixture, stream_fd, F_MEMORY_BYTES);
+    int ready[2];
+
+    assert_int_equal(pipe(ready), 0);
+    pid_t reader = fork();
+    if (reader == 0) {
+        struct ram_save *save;
+        struct err err;
+        close(write_fd);
+        options.reads_to_the_end = true;
+        if (!ram_save_start(&options, &save, &err) || write(ready[1], "", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    close(stream_fd);
+    assert_int_equal(kill(reader, SIGKILL), 0);
+    assert_int_equal(waitpid(reader, NULL, 0), reader);
+}
+
+static void a_stream_that_must_come_to_its_end_does_when_its_reader_is_killed(void **state)
+{
+    static const uint8_t zeros[64 << 10];
+    struct save_fixture *fixture = *state;
+    int ends[2], status;
+
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    signal(SIGPIPE, SIG_IGN);
+    assert_int_equal(pipe(ends), 0);
+    reader_is_killed(fixture, ends[0], ends[1]);
+    for (unsigned i = 0; i < 64; i++) /* much more than the pipe holds */
+        assert_int_equal(write(ends[1], zeros, sizeof zeros), sizeof zeros);
+    close(ends[1]);
+    assert_true(waitpid(-1, &status, 0) > 0); /* it ends with the stream */
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(waitpid(-1, NULL, 0), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +434,7 @@ int main(void)
         test_of(files_that_cannot_grow_end_the_save),
         test_of(a_failure_closes_the_pipe_and_is_told),
         test_of(a_failure_can_leave_the_pipe_open_and_read),
+        test_of(a_stream_that_must_come_to_its_end_does_when_its_reader_is_killed),
         test_of(an_abandoned_save_leaves_nothing),
         test_of(a_cancelled_save_says_so),
     };
