@@ -453,7 +453,7 @@ static bool add_display(struct arguments *arguments)
 
 static bool add_sockets(struct arguments *arguments)
 {
-    return add_socket(arguments, "monitor", "qmp.sock") &&
+    return add_socket(arguments, "monitor", MACHINE_MONITOR_SOCKET) &&
            add_text(arguments, "-mon", "chardev=monitor,mode=control") &&
            add_socket(arguments, "console", "console.sock") &&
            add_json(arguments, "-device",

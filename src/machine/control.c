@@ -9,10 +9,13 @@
 #include <sys/pidfd.h>
 
 #define START_LIMIT_MS 30000
+/* QEMU waits up to 16 seconds before it tries a disk again, and its monitor may wait with it. */
+#define ADOPT_LIMIT_MS 120000
 
 /* --- starting --- */
 
 AUTO_DEFINE(auto_machine_kill, struct machine, machine_kill)
+AUTO_DEFINE(auto_machine_release, struct machine, machine_release)
 AUTO_DEFINE(auto_arguments_free, char *, machine_arguments_free)
 
 /* fds of the child: alive_fd, then one TAP for each bridged interface. Those of bridges are to be closed by
@@ -86,13 +89,33 @@ bool machine_start(const struct machine_launch *launch, struct machine **ret_mac
     machine->accel = launch->accel;
     machine->maps_file = launch->memory_file != NULL;
     machine->has_display = launch->config->display != DISPLAY_NONE;
-    AUTO_FREE char *socket = path_join(launch->dir, "qmp.sock");
+    AUTO_FREE char *socket = path_join(launch->dir, MACHINE_MONITOR_SOCKET);
     if (!socket || !(machine->dir = strdup(launch->dir)))
         return err_oom(err);
     unlink(socket); /* one that a killed process left would be connected to */
     if (!launch_process(launch, machine, err))
         return false;
     if (!qmp_connect(socket, machine->pidfd, START_LIMIT_MS, &machine->qmp, err))
+        return explain(machine, err);
+    *ret_machine = TAKE(machine);
+    return true;
+}
+
+bool machine_adopt(const struct machine_adoption *adoption, struct machine **ret_machine, struct err *err)
+{
+    AUTO_FD int pidfd = adoption->pidfd;
+    AUTO(auto_machine_release) struct machine *machine = calloc(1, sizeof(*machine));
+    AUTO_FREE char *socket = path_join(adoption->dir, MACHINE_MONITOR_SOCKET);
+    if (!machine || !socket)
+        return err_oom(err);
+    machine->pid = adoption->pid;
+    machine->pidfd = TAKE_FD(pidfd);
+    machine->accel = adoption->accel;
+    machine->maps_file = adoption->maps_file;
+    machine->has_display = adoption->has_display;
+    if (!(machine->dir = strdup(adoption->dir)))
+        return err_oom(err);
+    if (!qmp_connect(socket, machine->pidfd, ADOPT_LIMIT_MS, &machine->qmp, err))
         return explain(machine, err);
     *ret_machine = TAKE(machine);
     return true;

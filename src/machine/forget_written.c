@@ -5,19 +5,28 @@
  * while it stands, is one bit of the host bridge, turned and turned back: the first bit of PAM1, which says whether reads of
  * C0000h to C3FFFh come from memory (Intel 82441FX and 82Q35). It is reached as the guest would: by the
  * two ports of PCI's configuration mechanism 1, of which the guest may be in the middle
- * of using the first. */
+ * of using the first.
+ *
+ * Should this process be killed in between, what was there before stands in a file of QEMU's directory, for whoever adopts QEMU. */
 #include "save_private.h"
 
 #include "auto.h"
+#include "file.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ADDRESS_PORT 0xcf8U
 #define DATA_PORT    0xcfcU
 #define BRIDGE       0x80000000U /* bus 0, device 0, function 0, register 0: device and vendor */
 #define PAM1_READS   1U
+#define NOTE_FILE    "bridge"
+#define NOTE_FORMAT  "%08x %02x %02x\n" /* the first port; a register, 0 for none yet; what it held */
+#define NOTE_LENGTH  15
 
 static const struct bridge {
     uint32_t id;
@@ -63,7 +72,15 @@ static bool find_bridge(struct machine *machine, const struct bridge **ret_bridg
     return err_set(err, ERR_UNSUPPORTED, "a host bridge %08x is not known", id);
 }
 
-static bool turn(struct machine *machine, struct err *err)
+/* In one write, which is done or not. */
+static bool note(int fd, uint32_t address, unsigned reg, uint32_t before, struct err *err)
+{
+    char text[NOTE_LENGTH + 1];
+    snprintf(text, sizeof(text), NOTE_FORMAT, address, reg, before & 0xff);
+    return pwrite(fd, text, NOTE_LENGTH, 0) == NOTE_LENGTH || err_sys(err, errno, "note what QEMU's host bridge holds");
+}
+
+static bool turn(struct machine *machine, int note_fd, uint32_t address, struct err *err)
 {
     const struct bridge *bridge;
     uint32_t before, turned = 0;
@@ -72,7 +89,7 @@ static bool turn(struct machine *machine, struct err *err)
         !port_write(machine, ADDRESS_PORT, 'w', BRIDGE | (bridge->pam1 & ~3U), err))
         return false;
     unsigned port = DATA_PORT + bridge->pam1 % 4;
-    if (!port_read(machine, port, 'b', &before, err))
+    if (!port_read(machine, port, 'b', &before, err) || !note(note_fd, address, bridge->pam1, before, err))
         return false;
     bool ok = port_write(machine, port, 'b', before ^ PAM1_READS, err) && port_read(machine, port, 'b', &turned, err);
     if (!port_write(machine, port, 'b', before, ok ? err : &ignored))
@@ -84,8 +101,35 @@ bool machine_forget_written(struct machine *machine, struct err *err)
 {
     uint32_t address;
     struct err ignored;
-    if (!port_read(machine, ADDRESS_PORT, 'w', &address, err))
+    AUTO_FREE char *path = path_join(machine->dir, NOTE_FILE);
+    AUTO_FD int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd < 0)
+        return err_sys(err, errno, "make a file beside QEMU's monitor");
+    if (!port_read(machine, ADDRESS_PORT, 'w', &address, err) || !note(fd, address, 0, 0, err))
         return false;
-    bool ok = turn(machine, err);
-    return port_write(machine, ADDRESS_PORT, 'w', address, ok ? err : &ignored) && ok;
+    bool ok = turn(machine, fd, address, err);
+    ok = port_write(machine, ADDRESS_PORT, 'w', address, ok ? err : &ignored) && ok;
+    unlink(path);
+    return ok;
+}
+
+bool machine_unturn(struct machine *machine, struct err *err)
+{
+    AUTO_FREE char *path = path_join(machine->dir, NOTE_FILE);
+    AUTO_BUF struct buf text = BUF_INIT;
+    unsigned address, reg, before;
+    if (!path)
+        return err_oom(err);
+    if (!file_read_all(&io_real, path, NOTE_LENGTH, &text, err))
+        return err->code == ERR_NOT_FOUND;
+    if (text.length == NOTE_LENGTH && buf_append(&text, "", 1) &&
+        sscanf((const char *)text.data, NOTE_FORMAT, &address, &reg, &before) == 3) {
+        if (reg != 0 && (!port_write(machine, ADDRESS_PORT, 'w', BRIDGE | (reg & ~3U), err) ||
+                         !port_write(machine, DATA_PORT + reg % 4, 'b', before, err)))
+            return false;
+        if (!port_write(machine, ADDRESS_PORT, 'w', address, err))
+            return false;
+    }
+    unlink(path);
+    return true;
 }

@@ -55,6 +55,19 @@ void machine_arguments_free(char **argv);
 /* Starts QEMU, stopped (-S), as a process of its own session that survives us: standard error goes to dir/qemu.log, and only
  * alive_fd is inherited. Connects its monitor. If it ends at once the error has its last words. */
 bool machine_start(const struct machine_launch *launch, struct machine **ret_machine, struct err *err) MUST_CHECK;
+/* A QEMU whose starter has died. Its disks must be served again before: its main loop may be waiting for one. */
+struct machine_adoption {
+    pid_t pid;
+    int pidfd;             /* taken, also on failure */
+    const char *dir;       /* as machine_launch's */
+    enum config_accel accel;
+    bool maps_file;        /* it was started with a memory_file */
+    bool has_display;
+};
+bool machine_adopt(const struct machine_adoption *adoption, struct machine **ret_machine, struct err *err) MUST_CHECK;
+/* A save that its worker did not live to see the end of: cancelled, or where that would leave the guest hanging (machine_save()) waited
+ * for. Behind it no migration is active; the guest runs or stands as that has left it. */
+bool machine_end_save(struct machine *machine, struct err *err) MUST_CHECK;
 /* The handle alone: QEMU goes on. Accepts NULL. */
 void machine_release(struct machine *machine);
 /* SIGKILL to this very process (by pidfd), waits for its end, releases. Accepts NULL. */
@@ -68,6 +81,12 @@ struct qmp *machine_qmp(struct machine *machine);
 const char *machine_dir(const struct machine *machine);
 /* Why it ended: exit status or signal, and the last lines of qemu.log (at most 400 bytes). Waits at most a second. */
 void machine_last_words(struct machine *machine, char *text, size_t size);
+
+/* It has ended: with status 0, or, where only its parent could know the status, by its own will. */
+bool machine_ended_in_order(struct machine *machine);
+/* The same of a QEMU that nobody has watched, and what machine_last_words() says of it, by what is left in its directory. */
+bool machine_dir_ended_in_order(const char *dir);
+void machine_dir_last_words(const char *dir, char *text, size_t size);
 
 /* query-status: "running", "paused", "prelaunch", "inmigrate", "postmigrate", "io-error", "guest-panicked", ... */
 bool machine_run_state(struct machine *machine, char state[static 32], struct err *err) MUST_CHECK;

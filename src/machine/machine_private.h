@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #define MACHINE_NIC_MAX 8
+#define MACHINE_MONITOR_SOCKET "qmp.sock"
 
 struct machine {
     pid_t pid;

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define OUTPUT_MAX_BYTES (1U << 20)
 #define OUTPUT_LIMIT_MS  10000
@@ -126,19 +127,54 @@ static void drop_program_name(char *text)
         memmove(at, at + strlen(name), strlen(at + strlen(name)) + 1);
 }
 
-void machine_last_words(struct machine *machine, char *text, size_t size)
+/* In order QEMU removes the sockets that it listens at. */
+bool machine_dir_ended_in_order(const char *dir)
 {
-    char words[401], how[64] = "QEMU ended";
-    wait_end(machine->pidfd, 1000);
-    reap(machine);
-    if (!machine->reaped && !wait_end(machine->pidfd, 0))
-        snprintf(how, sizeof(how), "QEMU is still there");
-    else if (machine->reaped && machine->how.si_code == CLD_EXITED)
-        snprintf(how, sizeof(how), "QEMU ended with status %d", machine->how.si_status);
-    else if (machine->reaped)
-        snprintf(how, sizeof(how), "QEMU was ended by signal %d (%s)", machine->how.si_status,
-                 strsignal(machine->how.si_status));
-    log_tail(machine->dir, words, sizeof(words));
+    AUTO_FREE char *path = path_join(dir, MACHINE_MONITOR_SOCKET);
+
+    return path && access(path, F_OK) != 0;
+}
+
+static void words_put(const char *dir, const char *how, char *text, size_t size)
+{
+    char words[401];
+
+    log_tail(dir, words, sizeof(words));
     drop_program_name(words);
     snprintf(text, size, words[0] ? "%s: %s" : "%s", how, words);
+}
+
+void machine_dir_last_words(const char *dir, char *text, size_t size)
+{
+    words_put(dir, machine_dir_ended_in_order(dir) ? "QEMU ended" : "QEMU was killed or crashed", text, size);
+}
+
+bool machine_ended_in_order(struct machine *machine)
+{
+    wait_end(machine->pidfd, 1000);
+    reap(machine);
+    if (!machine->reaped)
+        return machine_dir_ended_in_order(machine->dir);
+    return machine->how.si_code == CLD_EXITED && machine->how.si_status == 0;
+}
+
+void machine_last_words(struct machine *machine, char *text, size_t size)
+{
+    char how[64];
+    wait_end(machine->pidfd, 1000);
+    reap(machine);
+    if (!machine->reaped && !wait_end(machine->pidfd, 0)) {
+        words_put(machine->dir, "QEMU is still there", text, size);
+        return;
+    }
+    if (!machine->reaped) {
+        machine_dir_last_words(machine->dir, text, size);
+        return;
+    }
+    if (machine->how.si_code == CLD_EXITED)
+        snprintf(how, sizeof(how), "QEMU ended with status %d", machine->how.si_status);
+    else
+        snprintf(how, sizeof(how), "QEMU was ended by signal %d (%s)", machine->how.si_status,
+                 strsignal(machine->how.si_status));
+    words_put(machine->dir, how, text, size);
 }

@@ -39,19 +39,21 @@ static const char *const CAPABILITIES[] = {"events", CAPABILITY, NULL};
 
 /* --- can it be done? --- */
 
-static bool machine_has_capability(struct machine *machine, bool *ret_has, struct err *err)
+static bool capability_ask(struct machine *machine, bool *ret_has, bool *ret_is_on, struct err *err)
 {
     json_t *known = NULL, *entry;
     size_t index;
     if (!machine_execute(machine, "query-migrate-capabilities", NULL, -1, &known, err))
         return false;
-    bool has = false;
+    *ret_has = *ret_is_on = false;
     json_array_foreach (known, index, entry) {
         const char *name = json_string_value(json_object_get(entry, "capability"));
-        has |= name && strcmp(name, CAPABILITY) == 0;
+        if (!name || strcmp(name, CAPABILITY) != 0)
+            continue;
+        *ret_has = true;
+        *ret_is_on = json_is_true(json_object_get(entry, "state"));
     }
     json_decref(known);
-    *ret_has = has;
     return true;
 }
 
@@ -70,11 +72,11 @@ static bool may_use_userfaultfd(unsigned qemu_major)
 bool machine_can_save_background(struct machine *machine, struct err *err)
 {
     struct err refusal;
-    bool has;
+    bool has, ignored;
     if (machine->maps_file)
         return err_set(err, ERR_STATE,
                        "its memory is a file's since it was loaded, which the kernel cannot protect from writing");
-    if (!machine_has_capability(machine, &has, err))
+    if (!capability_ask(machine, &has, &ignored, err))
         return false;
     if (!has)
         return err_set(err, ERR_UNSUPPORTED, "QEMU %s has no background snapshots", qmp_version(machine->qmp));
@@ -117,6 +119,15 @@ static bool must_come_to_its_end(const struct machine *machine)
 {
     unsigned major = 0, minor = 0;
     return sscanf(qmp_version(machine->qmp), "%u.%u", &major, &minor) != 2 || major < 8 || (major == 8 && minor < 1);
+}
+
+bool saving_must_come_to_its_end(struct machine *machine, bool *ret_must, struct err *err)
+{
+    bool ignored, is_on;
+    if (!capability_ask(machine, &ignored, &is_on, err))
+        return false;
+    *ret_must = is_on && must_come_to_its_end(machine);
+    return true;
 }
 
 /* Is somebody against going on, and can that be obeyed now? */

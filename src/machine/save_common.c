@@ -245,6 +245,47 @@ static bool cancel(struct machine *machine, struct err *err)
     }
 }
 
+/* Until QEMU has left the state in between that no command is taken in. */
+static bool leave_finish(struct machine *machine, struct err *err)
+{
+    char state[32] = "";
+    for (unsigned look = 0; look < FINISH_LOOKS; look++) {
+        if (!machine_run_state(machine, state, err))
+            return false;
+        if (strcmp(state, "finish-migrate") != 0)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    return err_set(err, ERR_TIMEOUT, "QEMU does not end a save");
+}
+
+static bool wait_for_end(struct machine *machine, struct err *err)
+{
+    char status[32];
+    for (;;) {
+        if (!migration_status(machine, status, err))
+            return false;
+        if (is_over(status))
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+}
+
+bool machine_end_save(struct machine *machine, struct err *err)
+{
+    char status[32];
+    bool must_end = false;
+    /* As in a save: while it flushes the disks QEMU answers nothing. */
+    int timeout_ms = qmp_set_timeout(machine->qmp, -1);
+    bool ok = machine_unturn(machine, err) && migration_status(machine, status, err) &&
+              (is_over(status) || saving_must_come_to_its_end(machine, &must_end, err));
+    if (ok && !is_over(status))
+        ok = must_end ? wait_for_end(machine, err) : cancel(machine, err);
+    ok = ok && leave_finish(machine, err);
+    qmp_set_timeout(machine->qmp, timeout_ms);
+    return ok;
+}
+
 /* What ran runs again, unless it stopped by itself; what stood still stands. */
 static bool set_run_state_right(struct saving *saving, struct err *err)
 {

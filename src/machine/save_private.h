@@ -50,6 +50,9 @@ bool save_precopy(struct saving *saving) MUST_CHECK;
 /* A guest that stands is saved by pre-copy: nothing changes it meanwhile. */
 bool save_background(struct saving *saving) MUST_CHECK;
 
+/* Is the save that QEMU does now, or did last, one of those that must not be cancelled? */
+bool saving_must_come_to_its_end(struct machine *machine, bool *ret_must, struct err *err) MUST_CHECK;
+
 /* --- save.c --- */
 /* Under TCG, false with *err: the bitmap was read while the guest ran, and nobody knows now what was not copied. */
 bool saving_check_exact(struct saving *saving) MUST_CHECK;
@@ -67,6 +70,8 @@ bool saving_copy_paced(struct saving *saving) MUST_CHECK;
 /* The guest stands. When it goes on, TCG sees the next write to every page that the bitmap of changed pages does not have.
  * On failure that is not so; the guest's hardware is as it was, unless QEMU has ended. */
 bool machine_forget_written(struct machine *machine, struct err *err) MUST_CHECK;
+/* If another process was killed in the middle of that: what it has not put back is. The guest still stands. */
+bool machine_unturn(struct machine *machine, struct err *err) MUST_CHECK;
 
 /* --- save_common.c --- */
 /* Waits for one event at most so long, and hears all that came. */
