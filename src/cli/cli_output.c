@@ -177,7 +177,7 @@ const char *state_color(const char *state)
         return "green";
     if (strcmp(state, "paused") == 0 || strcmp(state, "saved") == 0)
         return "yellow";
-    if (strncmp(state, "paused: ", 8) == 0) /* and why, not by its user's will */
+    if (strncmp(state, "paused: ", 8) == 0 || strncmp(state, "off: ", 5) == 0) /* and why, not by its user's will */
         return "red";
     if (strcmp(state, "unmanaged") == 0 || strcmp(state, "damaged") == 0)
         return "red";

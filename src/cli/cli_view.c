@@ -5,6 +5,7 @@
 #include "cli_output.h"
 #include "cli_text.h"
 #include "client.h"
+#include "last_end.h"
 #include "store.h"
 
 #include <stdio.h>
@@ -27,6 +28,9 @@ char *view_state_text(const json_t *status)
 
     if (strcmp(state, "elsewhere") == 0)
         reason = json_text(status, "host");
+    if (last_end_is_fault(json_object_get(status, "ended")))
+        reason = json_text(json_object_get(status, "ended"), "code");
+
     return *reason == '\0' ? strdup(state) : string_printf("%s: %s", state, reason);
 }
 

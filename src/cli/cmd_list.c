@@ -18,7 +18,7 @@ static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 0, 0};
 
 AUTO_DEFINE(auto_names_free, char *, store_list_free)
 
-/* One VM as {"name", "guid", "state", "paused_for", "memory_bytes", "cpus", "snapshots", "oldest_snapshot"}. */
+/* One VM as {"name", "guid", "state", "paused_for", "ended", "memory_bytes", "cpus", "snapshots", "oldest_snapshot"}. */
 static bool row_get(const char *name, json_t **ret_row, struct err *err)
 {
     AUTO_TREE struct tree *tree = NULL;
@@ -29,9 +29,10 @@ static bool row_get(const char *name, json_t **ret_row, struct err *err)
     char oldest[32];
     bool any = tree->snapshot_count > 0;
     json_t *row =
-        json_pack("{s:o, s:s, s:s, s:O?, s:I, s:i, s:I, s:s?}", "name", json_from_text(name), "guid", tree->vm->guid.text,
-                  "state", json_text(status, "state"), "paused_for", json_object_get(status, "paused_for"),
-                  "memory_bytes", (json_int_t)tree->vm->memory_bytes, "cpus", (int)tree->vm->cpus, "snapshots",
+        json_pack("{s:o, s:s, s:s, s:O?, s:O?, s:I, s:i, s:I, s:s?}", "name", json_from_text(name), "guid",
+                  tree->vm->guid.text, "state", json_text(status, "state"), "paused_for",
+                  json_object_get(status, "paused_for"), "ended", json_object_get(status, "ended"), "memory_bytes",
+                  (json_int_t)tree->vm->memory_bytes, "cpus", (int)tree->vm->cpus, "snapshots",
                   (json_int_t)tree->snapshot_count, "oldest_snapshot",
                   any ? time_rfc3339(tree->snapshots[0]->created_ms, oldest) : NULL);
     if (!row)

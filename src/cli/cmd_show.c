@@ -8,6 +8,7 @@
 #include "disk.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct args {
     bool json;
@@ -94,8 +95,13 @@ static void show_print(const json_t *value)
     view_line("guid:", json_text(value, "guid"));
     view_line("state:", json_text(value, "state"));
     view_line("host:", json_text(value, "host"));
+    if (strcmp(json_text(value, "state"), "unmanaged") == 0)
+        view_line("worker:", "has ended; the next command that is more than a look starts another one");
     view_line("run state:", json_text(value, "run_state"));
     view_line("paused for:", json_text(json_object_get(value, "paused_for"), "message"));
+    view_line("ended:", json_text(json_object_get(value, "ended"), "message"));
+    if (json_integer_value(json_object_get(value, "resets")) > 0)
+        number_print("resets:", json_object_get(value, "resets"));
     errors_print(json_object_get(value, "disk_errors"));
     view_line("in progress:", json_text(value, "operation"));
     view_line("runs by:", json_text(value, "accelerator"));

@@ -1,5 +1,10 @@
 #include "cli_call.h"
 #include "cli_commands.h"
+#include "cli_output.h"
+#include "cli_text.h"
+#include "last_end.h"
+
+#include <stdio.h>
 
 struct args {
     bool paused, dry_run, json;
@@ -12,6 +17,21 @@ static const struct cli_option OPTIONS[] = {
     CLI_JSON(struct args),
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
+
+/* Why it was not running any more, where nobody had asked for that. */
+static void started_print(const char *vm_name, const json_t *value)
+{
+    const json_t *ended = json_object_get(value, "ended");
+
+    print_state(vm_name, value);
+    if (!last_end_is_fault(ended))
+        return;
+    fputs("bough: ", stderr);
+    text_print(stderr, vm_name, TEXT_ONE_LINE);
+    fputs(": last time: ", stderr);
+    text_print(stderr, json_text(ended, "message"), TEXT_ONE_LINE);
+    fputc('\n', stderr);
+}
 
 int cmd_start(int argc, char **argv)
 {
@@ -26,5 +46,5 @@ int cmd_start(int argc, char **argv)
     if (!argument_flag(arguments, "paused", args.paused, &err) ||
         !argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "start", TAKE(arguments), args.json, print_state);
+    return call_and_print(operands.items[0], "start", TAKE(arguments), args.json, started_print);
 }

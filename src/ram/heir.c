@@ -1,53 +1,34 @@
 #include "heir.h"
 
 #include "auto.h"
+#include "child.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define READ_BYTES (64U << 10)
-
-enum { CONTROL_FD, STREAM_FD, FIRST_OTHER_FD };
-
-/* In a copy of a process with threads: system calls alone. Whatever else was open, locks above all, must not outlive it here. */
-_Noreturn static void heir_run(int control_fd, int stream_fd)
-{
-    static char bytes[READ_BYTES];
-    ssize_t length;
-
-    if (dup2(control_fd, CONTROL_FD) < 0 || dup2(stream_fd, STREAM_FD) < 0)
-        _exit(1);
-    close_range(FIRST_OTHER_FD, ~0U, 0);
-    while ((length = read(CONTROL_FD, bytes, 1)) < 0 && errno == EINTR)
-        continue;
-    if (length > 0)
-        _exit(0);
-    for (;;) {
-        struct pollfd stream = {.fd = STREAM_FD, .events = POLLIN};
-        poll(&stream, 1, -1);
-        length = read(STREAM_FD, bytes, sizeof bytes);
-        if (length == 0 || (length < 0 && errno != EINTR && errno != EAGAIN))
-            _exit(0);
-    }
-}
+/* A program of its own: a mere copy of this process would keep what it has mapped, with its locks, and the rings of its disks alive.
+ * The stream is opened anew, because here it may be non-blocking. */
+static const char *const READ_ON[] = {"/bin/sh", "-c", "read -r _ <&3 || exec cat </dev/fd/4 >/dev/null", NULL};
 
 bool heir_start(int stream_fd, struct heir *ret_heir, struct err *err)
 {
+    AUTO_FD int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     int ends[2];
 
-    if (pipe2(ends, O_CLOEXEC) != 0)
+    if (null_fd < 0 || pipe2(ends, O_CLOEXEC) != 0)
         return err_sys(err, errno, "make a pipe");
     AUTO_FD int theirs = ends[0];
     AUTO_FD int ours = ends[1];
-    pid_t pid = fork();
-    if (pid < 0)
-        return err_sys(err, errno, "start a process that reads on if this one dies");
-    if (pid == 0)
-        heir_run(theirs, stream_fd);
-    *ret_heir = (struct heir){.pid = pid, .control_fd = TAKE_FD(ours)};
+    const int fds[] = {theirs, stream_fd};
+    const struct child child = {
+        .argv = (char *const *)(uintptr_t)READ_ON, .output_fd = null_fd, .error_fd = null_fd, .fds = fds, .fd_count = 2};
+    struct heir heir;
+    if (!child_start(&child, &heir.pid, err))
+        return err_prefix(err, "start a process that reads on if this one dies");
+    heir.control_fd = TAKE_FD(ours);
+    *ret_heir = heir;
     return true;
 }
 
@@ -55,7 +36,7 @@ void heir_end(struct heir *heir)
 {
     if (heir->pid <= 0)
         return;
-    (void)!write(heir->control_fd, "", 1);
+    (void)!write(heir->control_fd, "\n", 1);
     close(heir->control_fd);
     while (waitpid(heir->pid, NULL, 0) < 0 && errno == EINTR)
         continue;

@@ -1,10 +1,14 @@
-#include "guest.h"
+#include "guest_private.h"
 
 #include "auto.h"
 #include "buf.h"
+#include "clock.h"
 #include "file.h"
+#include "guest_record.h"
+#include "last_end.h"
 #include "log.h"
 #include "memory.h"
+#include "processes.h"
 #include "runtime.h"
 
 #include <errno.h>
@@ -13,7 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
+
+#define BUSY_LOOK_MS 10
 
 static void guest_free(struct guest *guest)
 {
@@ -27,6 +34,7 @@ static void guest_free(struct guest *guest)
     free(guest->process_dir);
     free(guest->disks_dir);
     free(guest->restored_from);
+    free(guest->memory);
     if (guest->memory_fd > 0)
         close(guest->memory_fd);
     free(guest);
@@ -95,44 +103,83 @@ void guest_release(struct guest *guest)
     guest_free(guest);
 }
 
-static bool engine_start_for(const char *dir, const struct config_disk *disk, size_t index,
-                             struct engine **ret_engine, char **ret_socket, struct err *err)
+/* An image that a killed process had open may be the kernel's for a moment longer, which ends what that had asked for. */
+static bool disk_open_patiently(const char *path, unsigned busy_ms, struct disk **ret_disk, struct err *err)
 {
-    AUTO_FREE char *socket = string_printf("%s/disk%zu.sock", dir, index);
     AUTO_FREE char *log_dir = NULL;
-    struct engine_options options = {.socket_path = socket, .export_name = ""};
-    struct disk *opened;
+    int64_t end_ms = clock_ms() + busy_ms;
 
-    if (!socket)
-        return err_oom(err);
     if (!runtime_dirty_dir(&log_dir, err))
         return false;
-    struct disk_options disk_options = {.io = &io_real, .writable = true, .log_dir = log_dir};
-    if (!disk_open(disk->path, &disk_options, &opened, err))
-        return false;
-    if (!engine_start(opened, &options, ret_engine, err))
-        return false;
-    *ret_socket = TAKE(socket);
+    struct disk_options options = {.io = &io_real, .writable = true, .log_dir = log_dir};
+    while (!disk_open(path, &options, ret_disk, err)) {
+        if (err->code != ERR_BUSY || clock_ms() >= end_ms)
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_LOOK_MS * 1000000L}, NULL);
+    }
     return true;
 }
 
-static bool engines_start(struct guest *guest, struct err *err)
+static bool engine_start_for(struct guest *guest, size_t index, unsigned busy_ms, struct err *err)
 {
-    size_t count = guest->config->disk_count;
+    struct engine_options options = {.export_name = ""};
+    struct disk *opened;
 
+    if (!guest->sockets[index] &&
+        !(guest->sockets[index] = string_printf("%s/disk%zu.sock", guest->disks_dir, index)))
+        return err_oom(err);
+    options.socket_path = guest->sockets[index];
+    return disk_open_patiently(guest->config->disks[index].path, busy_ms, &opened, err) &&
+           engine_start(opened, &options, &guest->engines[index], err);
+}
+
+bool guest_engines_start(struct guest *guest, unsigned busy_ms, struct err *err)
+{
+    for (size_t i = 0; i < guest->disk_count; i++)
+        if (!guest->config->disks[i].is_cdrom && !engine_start_for(guest, i, busy_ms, err))
+            return false;
+    return true;
+}
+
+bool guest_make_room(struct guest *guest, const struct config *config, struct err *err)
+{
+    size_t count = config->disk_count;
+
+    guest->config = config_copy(config);
     guest->engines = calloc(count + 1, sizeof *guest->engines);
     guest->sockets = calloc(count + 1, sizeof *guest->sockets);
     guest->errors = calloc(count + 1, sizeof *guest->errors);
-    if (!guest->engines || !guest->sockets || !guest->errors)
+    if (!guest->config || !guest->engines || !guest->sockets || !guest->errors)
         return err_oom(err);
     guest->disk_count = count;
-    for (size_t i = 0; i < count; i++) {
-        const struct config_disk *disk = &guest->config->disks[i];
-        if (!disk->is_cdrom &&
-            !engine_start_for(guest->disks_dir, disk, i, &guest->engines[i], &guest->sockets[i], err))
-            return false;
-    }
     return true;
+}
+
+bool guest_remember(const struct guest *guest, struct err *err)
+{
+    pid_t pid = machine_pid(guest->machine);
+    AUTO_FREE struct guest_record_export *exports = calloc(guest->disk_count + 1, sizeof *exports);
+    struct guest_record record = {
+        .pid = pid,
+        .started = vm_process_started(pid),
+        .generation_id = guest->config->generation_id,
+        .accel = guest->accel,
+        .is_to_run = guest->is_to_run,
+        .resources_held = guest->resources_held,
+        .disks_dir = guest->disks_dir,
+        .memory = guest->memory,
+        .exports = exports,
+    };
+
+    if (!exports)
+        return err_oom(err);
+    for (size_t i = 0; i < guest->disk_count; i++) {
+        if (!guest->sockets[i])
+            continue;
+        machine_disk_id(&guest->config->disks[i], exports[record.export_count].disk);
+        exports[record.export_count++].socket = guest->sockets[i];
+    }
+    return guest_record_write(guest->process_dir, &record, err);
 }
 
 static bool state_load(struct machine *machine, const char *state_path, struct err *err)
@@ -205,24 +252,31 @@ static void memory_hold(struct guest *guest, const char *state_path)
     if (guest->memory_fd > 0)
         close(guest->memory_fd);
     guest->memory_fd = fd > 0 ? fd : 0;
+    free(guest->memory);
+    guest->memory = TAKE(bin);
     guest_note_origin(guest, state_path);
 }
 
 static bool guest_fill(struct guest *guest, const struct config *config, const struct guest_options *options,
                        struct err *err)
 {
-    if (!(guest->config = config_copy(config)))
-        return err_oom(err);
+    if (!guest_make_room(guest, config, err))
+        return false;
     guest->resources_held = options->hold_host_resources;
+    guest->is_to_run = options->is_to_run;
     if (!accel_resolve(config->accel, &guest->accel, err))
         return false;
     /* Before anything is started: QEMU itself would create a missing memory file as zeros. */
     if (options->state_path && !memory_check(options->state_path, config, options->memory_id, err))
         return false;
-    if (!runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) || !engines_start(guest, err) ||
+    if (!runtime_process_dir(options->runtime_dir, &guest->disks_dir, err) ||
+        !guest_engines_start(guest, /* busy_ms= */ 0, err) ||
         !process_start(guest, options, &guest->process_dir, &guest->machine, err))
         return false;
     memory_hold(guest, options->state_path);
+    if (!guest_remember(guest, err))
+        return false;
+    last_end_forget(options->runtime_dir);
     return true;
 }
 
@@ -246,17 +300,22 @@ bool guest_reload(struct guest *guest, const struct guest_options *options, stru
 {
     char *process_dir;
     struct machine *machine;
+    struct err record_err;
 
     if (!memory_check(options->state_path, guest->config, options->memory_id, err) ||
         !process_start(guest, options, &process_dir, &machine, err))
         return false;
-    machine_kill(guest->machine);
-    runtime_remove(guest->process_dir);
-    free(guest->process_dir);
+    struct machine *used = guest->machine;
+    AUTO_FREE char *used_dir = guest->process_dir;
     guest->machine = machine;
     guest->process_dir = process_dir;
     guest->resources_held = options->hold_host_resources;
     memory_hold(guest, options->state_path);
+    /* From here on a worker that comes after us takes the new one, which was started later. */
+    if (!guest_remember(guest, &record_err))
+        log_warning("%s", record_err.text);
+    machine_kill(used);
+    runtime_remove(used_dir);
     return true;
 }
 
@@ -265,7 +324,7 @@ bool guest_take_resources(struct guest *guest, struct err *err)
     if (!guest->resources_held)
         return true;
     guest->resources_held = false;
-    return machine_take_host_resources(guest->machine, guest->config, err);
+    return machine_take_host_resources(guest->machine, guest->config, err) && guest_remember(guest, err);
 }
 
 void guest_give_up_tops(struct guest *guest)

@@ -26,7 +26,10 @@ struct guest {
     char **sockets;           /* likewise */
     size_t disk_count;        /* of engines and sockets */
     bool resources_held;      /* forwarded ports are not its own yet */
-    bool is_to_run;           /* so the user wants it: it was continued, and not paused since */
+    bool is_to_run;           /* so the user wants it */
+    char *memory;             /* owned: the `.bin` that its memory is mapped from; NULL: none */
+    unsigned resets;          /* that the guest has made itself */
+    char shutdown_reason[32]; /* QEMU's word for why it is about to end; "": it has told none */
     struct space_wait space;
     char *restored_from;      /* owned: the `.bin` whose first-touched pages nobody has noted yet; else NULL */
     int memory_fd;            /* the `.bin` that its memory is mapped from, also when that has no name any more; 0: none, or not known */
@@ -41,12 +44,19 @@ struct guest_options {
     const struct guid *memory_id; /* the id that .vsv must carry; NULL: any */
     int alive_fd;
     bool hold_host_resources;
+    bool is_to_run; /* what becomes of it if this process dies before it has gone on */
 };
 
 /* Starts it, standing still (-S), memory loaded. config is copied. Host checks come first: accelerator, QEMU, machine type,
  * memory files. On failure nothing of it is left. */
 bool guest_start(const struct config *config, const struct guest_options *options, struct guest **ret_guest,
                  struct err *err) MUST_CHECK;
+/* One whose worker has died, as its process directory and the record in it tell: its disks are served again on their sockets, a save
+ * that was in progress has failed, and it runs or stands as its user wanted. config: the settings that the VM's file has now. pidfd is
+ * taken. On failure QEMU is as it was. */
+struct guest_record;
+bool guest_adopt(const struct config *config, const char *process_dir, const struct guest_record *record, int pidfd,
+                 struct guest **ret_guest, struct err *err) MUST_CHECK;
 /* Replaces the process by one that has loaded the memory from state_path, on the same engines: for a guest that stands still and whose
  * process is used up by a completed save. On failure the old process stays. */
 bool guest_reload(struct guest *guest, const struct guest_options *options, struct err *err) MUST_CHECK;

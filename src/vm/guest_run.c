@@ -1,5 +1,5 @@
 /* A guest's processors: set going, held, and stopped by what went wrong on its disks. */
-#include "guest.h"
+#include "guest_private.h"
 
 #include "auto.h"
 #include "clock.h"
@@ -27,9 +27,21 @@ bool guest_runs(struct guest *guest, char run_state[static 32], bool *ret_runs, 
     return true;
 }
 
+/* The next worker may be wrong about it then: no reason not to do it. */
+static void is_to_run_set(struct guest *guest, bool is_to_run)
+{
+    struct err err;
+
+    if (guest->is_to_run == is_to_run)
+        return;
+    guest->is_to_run = is_to_run;
+    if (!guest_remember(guest, &err))
+        log_warning("%s", err.text);
+}
+
 bool guest_continue(struct guest *guest, struct err *err)
 {
-    guest->is_to_run = true;
+    is_to_run_set(guest, true);
     if (!machine_continue(guest->machine, err))
         return false;
     space_note_continued(&guest->space, clock_ms());
@@ -40,7 +52,7 @@ bool guest_continue(struct guest *guest, struct err *err)
 
 bool guest_pause(struct guest *guest, struct err *err)
 {
-    guest->is_to_run = false;
+    is_to_run_set(guest, false);
     return machine_stop(guest->machine, err);
 }
 
@@ -73,8 +85,18 @@ void guest_hear(struct guest *guest, const json_t *event)
 {
     struct machine_disk_error error;
 
-    if (strcmp(qmp_event_name(event, NULL), "RESUME") == 0)
+    const char *name = qmp_event_name(event, NULL);
+    const json_t *data = json_object_get(event, "data");
+    const char *reason = json_string_value(json_object_get(data, "reason"));
+
+    if (strcmp(name, "RESUME") == 0)
         space_note_continued(&guest->space, clock_ms());
+    if (strcmp(name, "SHUTDOWN") == 0)
+        snprintf(guest->shutdown_reason, sizeof guest->shutdown_reason, "%s", reason ? reason : "");
+    if (strcmp(name, "RESET") == 0 && json_is_true(json_object_get(data, "guest"))) {
+        guest->resets++;
+        log_info("the guest has reset itself (%s): a restart, or a triple fault", reason ? reason : "no reason");
+    }
     if (!machine_disk_error_read(event, guest->config, &error))
         return;
     if (!error.stops_guest)

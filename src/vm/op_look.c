@@ -4,17 +4,23 @@
 #include "args.h"
 #include "auto.h"
 #include "file.h"
+#include "last_end.h"
 
 #include <string.h>
 #include <unistd.h>
 
 /* Why a VM stands that its user did not pause, as an error is told; null for any other. */
-static json_t *paused_for(const struct vm *vm, enum plan_machine machine)
+static json_t *paused_for(const struct vm *vm, enum plan_machine machine, const char *run_state)
 {
     struct err err;
     char text[sizeof err.text];
 
-    if (machine != MACHINE_PAUSED || !vm_waits_for_space(vm))
+    if (machine != MACHINE_PAUSED)
+        return json_null();
+    if (strcmp(run_state, "guest-panicked") == 0 || strcmp(run_state, "internal-error") == 0)
+        return json_pack("{s:s, s:s}", "code", run_state, "message",
+                         run_state[0] == 'g' ? "the guest has panicked" : "QEMU cannot go on with this guest");
+    if (!vm_waits_for_space(vm))
         return json_null();
     (void)err_set(&err, ERR_NO_SPACE, "no space left for %s; it goes on by itself when there is",
                   guest_space_path(vm->present));
@@ -51,14 +57,16 @@ bool op_status(struct vm *vm, const json_t *args, const struct progress *progres
     if (!vm_machine_state(vm, &machine, run_state, err))
         return false;
     return vm_answer(
-        json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s?, s:n, s:s?, s:o, s:o, s:o}", "name", config->name, "guid",
+        json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s?, s:n, s:s?, s:o, s:o, s:i, s:o, s:o}", "name", config->name, "guid",
                   config->guid.text, "state", vm_state_name(machine), "accelerator",
                   present ? config_accel_name(present->accel) : NULL, "qemu_pid",
                   present ? json_integer(machine_pid(present->machine)) : json_null(), "worker_pid",
                   present ? json_integer(getpid()) : json_null(), "qemu_version",
                   present ? qmp_version(machine_qmp(present->machine)) : NULL, "operation", "run_state",
-                  present ? run_state : NULL, "paused_for", paused_for(vm, machine), "disk_errors",
-                  disk_errors(present), "merging", merger_json(vm)),
+                  present ? run_state : NULL, "paused_for", paused_for(vm, machine, run_state), "ended",
+                  machine == MACHINE_OFF ? last_end_read(vm->runtime_dir) : json_null(), "resets",
+                  present ? (int)present->resets : 0, "disk_errors", disk_errors(present),
+                  "merging", merger_json(vm)),
         ret_value, err);
 }
 

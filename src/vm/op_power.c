@@ -5,6 +5,7 @@
 #include "auto.h"
 #include "bases.h"
 #include "clock.h"
+#include "last_end.h"
 #include "log.h"
 
 #include <poll.h>
@@ -57,7 +58,7 @@ static bool saved_accel_check(const struct config *config, struct err *err)
                    config->name, config_accel_name(config->accel_used), config_accel_name(accel));
 }
 
-static bool start_guest(struct vm *vm, struct guest **ret_guest, struct err *err)
+static bool start_guest(struct vm *vm, bool is_to_run, struct guest **ret_guest, struct err *err)
 {
     const struct config *config = vm_config(vm);
     struct guest_options options;
@@ -74,6 +75,7 @@ static bool start_guest(struct vm *vm, struct guest **ret_guest, struct err *err
         return false;
     options.state_path = state_path;
     options.memory_id = &config->memory;
+    options.is_to_run = is_to_run;
     return guest_start(config, &options, ret_guest, err);
 }
 
@@ -116,7 +118,8 @@ bool op_start(struct vm *vm, const json_t *args, const struct progress *progress
         return dry_answer(vm, "start", saved, ret_value, err);
     if (saved && vm_config(vm)->saved_state == STATE_PAUSED)
         paused = true;
-    if (!start_guest(vm, &guest, err)) {
+    json_auto_t *ended = saved ? json_null() : last_end_read(vm->runtime_dir);
+    if (!start_guest(vm, !paused, &guest, err)) {
         store_alive_unlock(vm->store);
         return err_prefix(err, "start: %s", vm_config(vm)->name);
     }
@@ -128,7 +131,8 @@ bool op_start(struct vm *vm, const json_t *args, const struct progress *progress
     vm->present = guest;
     if (!paused && !guest_continue(guest, err))
         return false;
-    return vm_answer_state(vm, ret_value, err);
+    return vm_answer_state(vm, ret_value, err) &&
+           (json_object_set(*ret_value, "ended", ended) == 0 || err_oom(err));
 }
 
 /* Waits until the machine has ended. */
@@ -175,6 +179,15 @@ static bool stop_gently(struct vm *vm, uint64_t timeout_s, const struct progress
     return machine_power_button(vm->present->machine, err) && wait_for_end(vm, timeout_s, progress, err);
 }
 
+/* That the guest has switched itself off is what was asked for; that QEMU crashed meanwhile is not. */
+static void shutdown_forget(struct vm *vm)
+{
+    json_auto_t *ended = last_end_read(vm->runtime_dir);
+
+    if (!last_end_is_fault(ended))
+        last_end_forget(vm->runtime_dir);
+}
+
 bool op_stop(struct vm *vm, const json_t *args, const struct progress *progress, json_t **ret_value,
              struct err *err)
 {
@@ -198,6 +211,7 @@ bool op_stop(struct vm *vm, const json_t *args, const struct progress *progress,
         vm_present_end(vm);
     else if (!stop_gently(vm, timeout_s, progress, err))
         return false;
+    shutdown_forget(vm);
     return vm_answer_state(vm, ret_value, err);
 }
 

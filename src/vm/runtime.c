@@ -57,7 +57,7 @@ static bool own_dir(const char *path, struct err *err)
     return true;
 }
 
-bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
+static bool dir_name(const char *vm_dir, char **ret_base, char **ret_dir, struct err *err)
 {
     AUTO_FREE char *base = base_dir(/* for_processes= */ true);
     struct stat st;
@@ -76,7 +76,24 @@ bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
     if (strlen(dir) + SOCKET_NAME_ROOM > SOCKET_PATH_MAX)
         return err_set(err, ERR_INVALID, "%s: too long for the paths of sockets in it (at most %d bytes)", base,
                        SOCKET_PATH_MAX - SOCKET_NAME_ROOM - 34);
-    if (!own_dir(base, err) || !own_dir(dir, err))
+    *ret_base = TAKE(base);
+    *ret_dir = TAKE(dir);
+    return true;
+}
+
+bool runtime_dir_path(const char *vm_dir, char **ret_dir, struct err *err)
+{
+    AUTO_FREE char *base = NULL;
+
+    return dir_name(vm_dir, &base, ret_dir, err);
+}
+
+bool runtime_dir(const char *vm_dir, char **ret_dir, struct err *err)
+{
+    AUTO_FREE char *base = NULL;
+    AUTO_FREE char *dir = NULL;
+
+    if (!dir_name(vm_dir, &base, &dir, err) || !own_dir(base, err) || !own_dir(dir, err))
         return false;
     *ret_dir = TAKE(dir);
     return true;
@@ -144,18 +161,30 @@ static bool is_process_dir(const char *name)
     return name[strspn(name, "0123456789")] == '\0';
 }
 
+struct sweep {
+    const char *dir;
+    const char *const *kept;
+    size_t count;
+};
+
 static int sweep_entry(void *context, const char *name)
 {
-    AUTO_FREE char *path = path_join(context, name);
+    const struct sweep *sweep = context;
+    AUTO_FREE char *path = path_join(sweep->dir, name);
 
-    if (path && is_process_dir(name))
-        runtime_remove(path);
+    if (!path || !is_process_dir(name))
+        return 0;
+    for (size_t i = 0; i < sweep->count; i++)
+        if (strcmp(path, sweep->kept[i]) == 0)
+            return 0;
+    runtime_remove(path);
     return 0;
 }
 
-void runtime_sweep(const char *dir)
+void runtime_sweep(const char *dir, const char *const *kept, size_t count)
 {
+    struct sweep sweep = {.dir = dir, .kept = kept, .count = count};
     struct err ignored;
 
-    (void)!io_list(&io_real, dir, sweep_entry, (void *)dir, &ignored);
+    (void)!io_list(&io_real, dir, sweep_entry, &sweep, &ignored);
 }

@@ -5,6 +5,7 @@
 #include "buf.h"
 #include "dirty_log.h"
 #include "file.h"
+#include "last_end.h"
 #include "log.h"
 #include "runtime.h"
 
@@ -87,28 +88,49 @@ static bool disks_settle(struct vm *vm, struct err *err)
     return true;
 }
 
-bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err)
+bool vm_open_locked(const char *vm_dir, const char *what, struct vm **ret_vm, bool *ret_alive, struct err *err)
 {
     struct vm *vm = calloc(1, sizeof *vm);
-    bool alive;
 
     if (!vm || !(vm->dir = strdup(vm_dir))) {
         free(vm);
         return err_oom(err);
     }
     if (!runtime_dir(vm_dir, &vm->runtime_dir, err) || !merger_new(&vm->merger, err) ||
-        !store_open(&io_real, vm_dir, what, /* recover= */ true, &vm->store, &alive, err)) {
+        !store_open(&io_real, vm_dir, what, /* recover= */ false, &vm->store, ret_alive, err)) {
         vm_close(vm);
         return false;
     }
+    *ret_vm = vm;
+    return true;
+}
+
+/* First what waits for an image, then the image, if nothing needs it: no log stays behind it. */
+bool vm_recover(struct vm *vm, struct err *err)
+{
+    return disks_settle(vm, err) && store_recover(vm->store, err);
+}
+
+bool vm_recover_dead(struct vm *vm, struct err *err)
+{
+    if (!guid_is_set(&vm_config(vm)->saved))
+        last_end_keep(vm->runtime_dir);
+    runtime_sweep(vm->runtime_dir, /* kept= */ NULL, 0);
+    return vm_recover(vm, err);
+}
+
+bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err)
+{
+    struct vm *vm;
+    bool alive;
+
+    if (!vm_open_locked(vm_dir, what, &vm, &alive, err))
+        return false;
     if (alive) {
         vm_close(vm);
-        return err_set(err, ERR_STATE,
-                       "%s: its guest still runs, but its worker has ended; `bough stop --force` ends the guest, "
-                       "the disks keep what was written", path_base(vm_dir));
+        return err_set(err, ERR_BUSY, "%s: its guest runs and its worker has just ended", path_base(vm_dir));
     }
-    runtime_sweep(vm->runtime_dir);
-    if (!disks_settle(vm, err)) {
+    if (!vm_recover_dead(vm, err)) {
         vm_close(vm);
         return false;
     }
@@ -167,9 +189,26 @@ static bool machine_has_ended(const struct vm *vm)
     return poll(&pidfd, 1, 0) > 0;
 }
 
+/* Nobody has asked for it. */
+static void end_tell(struct vm *vm)
+{
+    struct machine *machine = vm->present->machine;
+    const char *reason = vm->present->shutdown_reason;
+    char words[512];
+    bool in_order = machine_ended_in_order(machine);
+
+    machine_last_words(machine, words, sizeof words);
+    log_info("QEMU has ended (%s): %s", reason[0] ? reason : "no reason told", words);
+    if (in_order && strcmp(reason, "guest-shutdown") == 0)
+        last_end_write(vm->runtime_dir, END_GUEST_SHUTDOWN, "the guest has switched itself off");
+    else if (in_order && strcmp(reason, "guest-panic") == 0)
+        last_end_write(vm->runtime_dir, END_GUEST_PANICKED, "the guest has panicked");
+    else
+        last_end_write(vm->runtime_dir, in_order ? END_QEMU_ENDED : END_QEMU_FAILED, words);
+}
+
 bool vm_handle_events(struct vm *vm)
 {
-    char words[512];
     bool heard = false;
     struct err err;
 
@@ -185,6 +224,7 @@ bool vm_handle_events(struct vm *vm)
             if (poll(&pidfd, 1, 2000) > 0)
                 break;
             log_error("the monitor of QEMU is gone (%s): ending it", err.text);
+            last_end_write(vm->runtime_dir, END_QEMU_FAILED, err.text);
             vm_present_end(vm);
             return true;
         }
@@ -195,8 +235,7 @@ bool vm_handle_events(struct vm *vm)
         json_decref(event);
         heard = true;
     }
-    machine_last_words(vm->present->machine, words, sizeof words);
-    log_info("QEMU has ended: %s", words);
+    end_tell(vm);
     vm_present_end(vm);
     return true;
 }

@@ -38,9 +38,13 @@ bool vm_export(const char *vm_dir, const json_t *arguments, const struct progres
  * *ret_value: {"name", "guid", "path"}. */
 bool vm_import(const json_t *arguments, const struct progress *progress, json_t **ret_value, struct err *err) MUST_CHECK;
 
-/* Takes the VM's lock (ERR_BUSY names the owner), recovers if nothing is alive. A machine that is alive without a manager is
- * ERR_STATE: it says so and how to end it. what: for the lock file. */
+/* Takes the VM's lock (ERR_BUSY names the owner) and recovers. A machine that is alive without a manager is ERR_BUSY too: it wants a
+ * worker. what: for the lock file. */
 bool vm_open(const char *vm_dir, const char *what, struct vm **ret_vm, struct err *err) MUST_CHECK;
+/* For a worker. A machine that is alive without a manager is adopted: its disks are served again, a save or going back that was in
+ * progress is brought to the state of before or behind it as the VM's file says, and the guest goes on as its user wants it. Where that
+ * cannot be, *err tells it, and the machine is as it was. */
+bool vm_open_or_adopt(const char *vm_dir, struct vm **ret_vm, struct err *err) MUST_CHECK;
 void vm_close(struct vm *vm); /* ends the engines; a machine that runs goes on without a manager. Accepts NULL */
 
 /* Does the operation need, or may it end with, a machine? Then a worker must do it. From the VM as it is now. */

@@ -123,7 +123,16 @@ static bool save_memory(struct plan_context *context, struct plan *plan, size_t 
     return true;
 }
 
-static bool start_target(struct plan_context *context, const struct step *step, struct err *err)
+/* Does a later step set the target going? */
+static bool target_is_to_run(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->step_count; i++)
+        if (plan->steps[i].kind == STEP_RUN_TARGET)
+            return plan->steps[i].state == STATE_RUNNING;
+    return false;
+}
+
+static bool start_target(struct plan_context *context, const struct plan *plan, const struct step *step, struct err *err)
 {
     struct vm *vm = context->vm;
     struct guest_options options;
@@ -138,6 +147,7 @@ static bool start_target(struct plan_context *context, const struct step *step, 
     options.state_path = step->path;
     options.memory_id = &step->config->memory;
     options.hold_host_resources = vm->present != NULL;
+    options.is_to_run = target_is_to_run(plan);
     return guest_start(step->config, &options, &vm->target, err);
 }
 
@@ -222,7 +232,7 @@ static bool machine_step(void *opaque, struct plan *plan, size_t index, struct e
     case STEP_FLUSH_SEALED:
         return guest_flush(vm->present, err);
     case STEP_START_TARGET:
-        return start_target(context, step, err);
+        return start_target(context, plan, step, err);
     case STEP_STOP_PRESENT:
         return stop_present(context, err);
     case STEP_DROP_PRESENT:

@@ -23,6 +23,13 @@ typedef bool vm_operation(struct vm *vm, const json_t *args, const struct progre
 vm_operation op_cancel, op_start, op_stop, op_pause, op_resume, op_save, op_snapshot, op_apply, op_revert, op_delete,
     op_merge, op_rename, op_rename_snapshot, op_notes, op_set, op_reconnect, op_remove, op_screenshot, op_console, op_display, op_status;
 
+/* Both locks or, of a machine that is alive (*ret_alive), byte 0 alone; nothing is changed yet. */
+bool vm_open_locked(const char *vm_dir, const char *what, struct vm **ret_vm, bool *ret_alive, struct err *err) MUST_CHECK;
+/* What waits for images is put in place, what nothing needs is removed. Nobody but us may be using either. */
+bool vm_recover(struct vm *vm, struct err *err) MUST_CHECK;
+/* The same, and what dead processes left in the runtime directory. */
+bool vm_recover_dead(struct vm *vm, struct err *err) MUST_CHECK;
+
 const struct config *vm_config(const struct vm *vm);
 /* What the VM is now, for people. run_state (may be NULL) gets QEMU's word, or "". */
 bool vm_machine_state(struct vm *vm, enum plan_machine *ret_machine, char run_state[32], struct err *err) MUST_CHECK;

@@ -2,6 +2,7 @@
 
 #include "auto.h"
 #include "file.h"
+#include "last_end.h"
 #include "runtime.h"
 #include "spawn.h"
 #include "store.h"
@@ -19,12 +20,14 @@
 
 #define RETRY_EVERY_MS    20
 #define RETRY_FOR_MS      5000
+#define ADOPT_FOR_MS      180000 /* a worker that adopts a guest, which may be waiting for a disk, does not listen yet */
 #define SEND_TIMEOUT_MS   5000
 #define STATUS_TIMEOUT_MS 2000
 #define CANCEL_CHECK_MS   100
 
 /* One call: which VM, what, and how it is to be reported. */
 struct call {
+    unsigned retry_ms; /* how long it is worth trying again, from the beginning */
     bool begun; /* the worker has said so: to ask again would do it twice */
     const char *name;
     char *vm_dir;
@@ -148,11 +151,22 @@ static bool call_worker(struct call *call, int connected, json_t **ret_value, bo
     return false;
 }
 
+/* *ret_retry: somebody else took the VM before the worker did. */
+static bool call_new_worker(struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
+{
+    bool ended; /* a worker that ends before it begins would do so again */
+    int fd;
+
+    if (worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, &ended, err))
+        return true;
+    *ret_retry = err->code == ERR_BUSY && !call->begun;
+    return false;
+}
+
 /* The VM has no owner: this process does it, or a new worker. *ret_retry: somebody else was quicker. */
 static bool call_unowned(struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
 {
     struct vm *vm;
-    int fd;
 
     if (!vm_open(call->vm_dir, call->operation, &vm, err)) {
         *ret_retry = err->code == ERR_BUSY;
@@ -167,22 +181,19 @@ static bool call_unowned(struct call *call, json_t **ret_value, bool *ret_retry,
     vm_close(vm);
     if (!needs_worker)
         return done;
-    bool ended; /* a worker that ends before it begins would do so again */
-    if (worker_spawn(call->vm_dir, &fd, err) && call_worker(call, fd, ret_value, &ended, err))
-        return true;
-    *ret_retry = err->code == ERR_BUSY && !call->begun; /* somebody else took the VM before the worker did */
-    return false;
+    return call_new_worker(call, ret_value, ret_retry, err);
 }
 
-static bool call_unmanaged(struct call *call, json_t **ret_value, struct err *err)
+/* Its guest runs: a new worker adopts it, whatever is to be done. Only its end needs none. */
+static bool call_unmanaged(struct call *call, json_t **ret_value, bool *ret_retry, struct err *err)
 {
-    if (strcmp(call->operation, "stop") == 0 && json_is_true(json_object_get(call->arguments, "force"))) {
-        bool retry;
-        return vm_end_unmanaged(call->vm_dir, err) && call_unowned(call, ret_value, &retry, err);
-    }
-    return err_set(err, ERR_STATE,
-                   "%s: %s: its guest still runs, but its worker has ended; `bough stop --force %s` ends the guest, "
-                   "the disks keep what it flushed", call->operation, call->name, call->name);
+    if (strcmp(call->operation, "stop") != 0 || !json_is_true(json_object_get(call->arguments, "force")))
+        return call_new_worker(call, ret_value, ret_retry, err);
+    if (!vm_end_unmanaged(call->vm_dir, err))
+        return false;
+    /* What is forced is its end: had it just been saved, that must not be dropped too. */
+    json_object_del(call->arguments, "force");
+    return call_unowned(call, ret_value, ret_retry, err);
 }
 
 /* The owner is a worker, or another command that will be done soon. */
@@ -196,6 +207,8 @@ static bool call_managed(struct call *call, const struct store_owner *owner, jso
         return call_worker(call, fd, ret_value, ret_retry, err);
     bool not_there = connect_err.sys == ECONNREFUSED || connect_err.sys == ENOENT;
     *ret_retry = not_there && !owner->is_elsewhere;
+    if (owner->machine_is_alive && connect_err.sys == ECONNREFUSED) /* the socket of the one that died */
+        call->retry_ms = ADOPT_FOR_MS;
     if (!not_there) {
         *err = connect_err;
         return false;
@@ -222,7 +235,7 @@ static bool call_once(struct call *call, json_t **ret_value, bool *ret_retry, st
     if (state == STORE_ELSEWHERE)
         return store_elsewhere(call->vm_dir, &owner, err) || err_prefix(err, "%s: %s", call->operation, call->name);
     if (state == STORE_UNMANAGED)
-        return call_unmanaged(call, ret_value, err);
+        return call_unmanaged(call, ret_value, ret_retry, err);
     return call_unowned(call, ret_value, ret_retry, err);
 }
 
@@ -230,7 +243,8 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
                  json_t **ret_value, struct err *err)
 {
     __attribute__((cleanup(call_done))) struct call call = {
-        .name = vm_name, .operation = operation, .arguments = arguments, .progress = progress};
+        .name = vm_name, .operation = operation, .arguments = arguments, .progress = progress,
+        .retry_ms = RETRY_FOR_MS};
     bool retry;
     char cancelled[32];
 
@@ -241,7 +255,7 @@ bool client_call(const char *vm_name, const char *operation, json_t *arguments, 
     for (unsigned waited_ms = 0;; waited_ms += RETRY_EVERY_MS) {
         if (call_once(&call, ret_value, &retry, err))
             return true;
-        if (!retry || waited_ms >= RETRY_FOR_MS || progress_cancelled(progress))
+        if (!retry || waited_ms >= call.retry_ms || progress_cancelled(progress))
             return false;
         nanosleep(&(struct timespec){.tv_nsec = RETRY_EVERY_MS * 1000000L}, NULL);
     }
@@ -255,9 +269,10 @@ static bool status_elsewhere(const char *vm_name, const char *vm_dir, const stru
 
     if (!store_read(&io_real, vm_dir, &tree, err))
         return false;
-    json_t *status = json_pack("{s:s, s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:[]}", "name", vm_name, "guid",
-                               tree->vm->guid.text, "state", "elsewhere", "host", owner->host, "accelerator", "qemu_pid",
-                               "worker_pid", "qemu_version", "operation", "run_state", "paused_for", "disk_errors");
+    json_t *status = json_pack("{s:s, s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:i, s:[]}", "name", vm_name,
+                               "guid", tree->vm->guid.text, "state", "elsewhere", "host", owner->host, "accelerator",
+                               "qemu_pid", "worker_pid", "qemu_version", "operation", "run_state", "paused_for", "ended",
+                               "resets", 0, "disk_errors");
     if (!status)
         return err_oom(err);
     *ret_status = status;
@@ -269,13 +284,16 @@ static bool status_from_files(const char *vm_name, const char *vm_dir, bool unma
                               json_t **ret_status, struct err *err)
 {
     AUTO_CONFIG struct config *vm = NULL;
+    AUTO_FREE char *dir = NULL;
 
-    if (!store_read_vm(&io_real, vm_dir, &vm, err))
+    if (!store_read_vm(&io_real, vm_dir, &vm, err) || !runtime_dir_path(vm_dir, &dir, err))
         return false;
     const char *state = unmanaged ? "unmanaged" : guid_is_set(&vm->saved) ? "saved" : "off";
-    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:s?, s:n, s:n, s:[]}", "name", vm_name, "guid",
-                               vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
-                               "qemu_version", "operation", operation, "run_state", "paused_for", "disk_errors");
+    json_t *ended = strcmp(state, "off") == 0 ? last_end_read(dir) : json_null();
+    json_t *status = json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:n, s:s?, s:n, s:n, s:o, s:i, s:[]}", "name", vm_name,
+                               "guid", vm->guid.text, "state", state, "accelerator", "qemu_pid", "worker_pid",
+                               "qemu_version", "operation", operation, "run_state", "paused_for", "ended", ended, "resets", 0,
+                               "disk_errors");
     if (!status)
         return err_oom(err);
     *ret_status = status;
@@ -305,7 +323,9 @@ bool client_status(const char *vm_name, json_t **ret_status, struct err *err)
     if (state == STORE_MANAGED && status_from_worker(vm_name, vm_dir, ret_status, &worker_err))
         return true;
     const char *operation = state == STORE_MANAGED && owner.what[0] && strcmp(owner.what, "worker") != 0 ? owner.what : NULL;
-    return status_from_files(vm_name, vm_dir, state == STORE_UNMANAGED, operation, ret_status, err);
+    /* A worker that does not answer with a machine that is alive is just adopting it, or has just died. */
+    return status_from_files(vm_name, vm_dir, state != STORE_FREE && owner.machine_is_alive, operation,
+                             ret_status, err);
 }
 
 bool client_check(const char *vm_name, const struct progress *progress, json_t **ret_value, struct err *err)

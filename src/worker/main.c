@@ -54,15 +54,24 @@ static void signals_ignore(void)
         signal(IGNORED[i], SIG_IGN);
 }
 
-static void status_refresh(struct server *server, struct vm *vm)
+/* NULL if it cannot be had. */
+static json_t *status_get(struct vm *vm)
 {
     json_t *status;
     struct err err;
 
     if (vm_run(vm, "status", NULL, NULL, &status, &err))
+        return status;
+    log_debug("status: %s", err.text);
+    return NULL;
+}
+
+static void status_refresh(struct server *server, struct vm *vm)
+{
+    json_t *status = status_get(vm);
+
+    if (status)
         server_set_status(server, status);
-    else
-        log_debug("status: %s", err.text);
 }
 
 static void events_take(struct server *server, struct vm *vm)
@@ -120,8 +129,10 @@ static void serve(struct server *server, struct vm *vm, bool first_pending)
                                {.fd = vm_merger_fd(vm), .events = POLLIN}};
         /* The first client has connected before the worker was there: if it is silent it has died. */
         int ready = poll(fds, ARRAY_SIZE(fds), first_pending ? 10000 : wait_ms(vm));
-        if (ready == 0 && first_pending)
+        if (ready == 0 && first_pending && !vm_is_alive(vm))
             return;
+        if (ready == 0)
+            first_pending = false; /* a machine that was adopted is served all the same */
         if (vm_tend(vm))
             status_refresh(server, vm);
         for (struct server_request *request; (request = server_next(server)) != NULL; first_pending = false)
@@ -139,14 +150,13 @@ static bool worker_run(struct arguments *arguments, struct err *err)
     struct server *server = NULL;
     struct vm *vm;
 
-    if (!vm_open(arguments->vm_dir, "worker", &vm, err))
+    if (!vm_open_or_adopt(arguments->vm_dir, &vm, err))
         return false;
     bool ready = runtime_dir(arguments->vm_dir, &dir, err) &&
                  ((socket_path = path_join(dir, RUNTIME_CONTROL_SOCKET)) || err_oom(err)) &&
-                 server_start(socket_path, dup(arguments->client_fd), &server, err);
+                 server_start(socket_path, dup(arguments->client_fd), status_get(vm), &server, err);
     if (ready) {
         close(TAKE_FD(arguments->client_fd));
-        status_refresh(server, vm);
         serve(server, vm, /* first_pending= */ true);
         server_stop(server);
     }

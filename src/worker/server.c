@@ -282,13 +282,17 @@ static void server_free(struct server *server)
     free(server);
 }
 
-bool server_start(const char *socket_path, int first_client, struct server **ret_server, struct err *err)
+bool server_start(const char *socket_path, int first_client, json_t *status, struct server **ret_server,
+                  struct err *err)
 {
     AUTO_FD int first = first_client;
     struct server *server = calloc(1, sizeof *server);
 
-    if (!server)
+    if (!server) {
+        json_decref(status);
         return err_oom(err);
+    }
+    server->status = status;
     server->listener.fd = -1;
     server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

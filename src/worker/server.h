@@ -9,8 +9,10 @@
 
 struct server;
 
-/* Listens at the path (0600, replaced if it is there). first_client: a connected socket, taken, or -1. */
-bool server_start(const char *socket_path, int first_client, struct server **ret_server, struct err *err) MUST_CHECK;
+/* Listens at the path (0600, replaced if it is there). first_client: a connected socket, taken, or -1. status: what `status` answers
+ * from the beginning; stolen, NULL for {}. */
+bool server_start(const char *socket_path, int first_client, json_t *status, struct server **ret_server,
+                  struct err *err) MUST_CHECK;
 /* Closes the listener and all clients, ends the thread, frees. Requests that were not begun are closed without an answer. Accepts
  * NULL. */
 void server_stop(struct server *server);

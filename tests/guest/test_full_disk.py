@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import (NO_SPACE, STATE, disk_counter, file_system_check, flattened_by_7zip, identity, main, replayed, sbin,  # noqa: E402
-                        wait_until)
+from bough_test import (NO_SPACE, STATE, disk_counter, file_system_check, flattened_by_7zip, identity, kill, main,  # noqa: E402
+                        replayed, sbin, wait_until)
 from guest_console import STEP  # noqa: E402
 from small_disk import MIB, small_disk, small_memory_disk  # noqa: E402
 
@@ -136,6 +136,19 @@ def claim_guest_that_its_user_paused_meanwhile_is_not_continued(home):
         assert vm.do("resume")["state"] == "running"
         ends_growing(console, since)
         assert vm.state() == "running"
+
+
+def claim_guest_that_waits_goes_on_by_itself_with_another_worker_too(home):
+    with small_disk(home, home.machines, 96) as disk:
+        vm, console = home.booted_guest()
+        since = grows_until_it_waits(vm, console, disk)
+        kill(vm.do("show")["worker_pid"])
+        vm.do("console")  # whatever it is, a new worker does it
+        until_it_waits(vm)
+        disk.make_room()
+        until_it_runs(vm, 40)
+        ends_growing(console, since)
+        assert console.step().memory > 0
 
 
 def claim_resume_tries_at_once_and_tells_that_there_is_no_space(home):

@@ -127,6 +127,7 @@ static void how_it_ended_is_told_without_being_its_parent(void **state)
     struct machine *machine = start();
     pid_t pid = machine_pid(machine);
     char words[480];
+    machine_release(machine); /* one monitor has one client */
     pid_t other = fork();
     if (other == 0) { /* not its parent */
         struct machine *mine = adopt(pid);
@@ -135,7 +136,6 @@ static void how_it_ended_is_told_without_being_its_parent(void **state)
         machine_last_words(mine, words, sizeof words);
         _exit(!in_order && strstr(words, "killed or crashed") ? 0 : 1);
     }
-    machine_release(machine); /* one monitor has one client */
     int status;
     assert_int_equal(waitpid(other, &status, 0), other);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);

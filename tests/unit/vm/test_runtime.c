@@ -109,8 +109,10 @@ static void process_folders_are_fresh_and_swept(void **state)
     AUTO_FREE char *other = path_join(path, RUNTIME_WORKER_LOG);
     assert_true(file_replace(&io_real, log, "x", 1, &renamed, &err));
     assert_true(file_replace(&io_real, other, "x", 1, &renamed, &err));
-    runtime_sweep(path);
+    runtime_sweep(path, (const char *const[]){second}, 1);
     assert_int_equal(access(first, F_OK), -1);
+    assert_int_equal(access(second, F_OK), 0);
+    runtime_sweep(path, NULL, 0);
     assert_int_equal(access(second, F_OK), -1);
     assert_int_equal(access(other, F_OK), 0);
 }

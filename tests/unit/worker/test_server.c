@@ -46,7 +46,7 @@ static struct server *start(void)
     struct server *server;
     struct err err;
 
-    assert_true(server_start(path, /* first_client= */ -1, &server, &err));
+    assert_true(server_start(path, /* first_client= */ -1, NULL, &server, &err));
     return server;
 }
 
