@@ -115,7 +115,7 @@ static bool add_named(const struct io *io, const struct config *config, struct c
     return true;
 }
 
-/* Is there no room in the file for a block? That it is empty is another matter. */
+/* Is there no room in the file for a block? That it is empty is another matter; and one that a merge has emptied has kept its size. */
 static bool may_be_empty(const struct vhd *image)
 {
     return image->type == VHD_DIFFERENCING && image->file_bytes < vhd_bat_file_bytes(image) + image->block_bytes;
@@ -191,7 +191,8 @@ bool chains_add(const struct io *io, const struct tree *tree, struct chains *cha
 
     for (size_t i = 0; ok && i < tree->snapshot_count; i++)
         ok = add_named(io, tree->snapshots[i], chains, err);
-    for (size_t i = 0, named = chains->count; ok && i < named; i++)
+    chains->named_count = chains->count;
+    for (size_t i = 0; ok && i < chains->named_count; i++)
         ok = follow(io, chains, i, err);
     return ok;
 }
@@ -277,12 +278,13 @@ static bool layers_from(const char *vm_dir, struct chains *chains, struct plan_l
     }
     for (size_t i = 0; i < chains->count; i++) {
         struct chain_file *file = &chains->files[i];
+        bool is_over = file->parent != NULL;
         layers[i] = (struct plan_layer){.path = TAKE(file->path),
                                         .parent = TAKE(file->parent),
                                         .size_bytes = file->size_bytes,
                                         .allocated_bytes = file->allocated_bytes,
                                         .is_linked = file->is_linked,
-                                        .may_be_empty = file->may_be_empty};
+                                        .may_be_empty = file->may_be_empty || (is_over && i >= chains->named_count)};
         layers[i].is_elsewhere = is_elsewhere(&host, layers[i].path);
         memcpy(layers[i].id, file->id, sizeof layers[i].id);
     }

@@ -100,6 +100,7 @@ struct chain_file {
 struct chains {
     struct chain_file *files;
     size_t count;
+    size_t named_count; /* the first ones: settings name them */
     size_t *slots; /* index + 1 into files, by device and inode; 0: free */
     size_t slot_count; /* a power of two, at least twice the count */
     char *alias; /* owned: another name that settings have for: */

@@ -116,7 +116,7 @@ struct plan_layer {
     char id[33];               /* its unique id, 32 hexadecimal digits */
     bool is_linked;            /* the file has another name */
     bool is_elsewhere;         /* the path is a symbolic link: the file may lie outside the VM's folder */
-    bool may_be_empty;         /* its file is too small for anything of its own */
+    bool may_be_empty;         /* its file is too small for anything of its own, or no settings name it: its table tells */
     const char *user;          /* another VM one of whose chains goes through it, NULL: none is known; borrowed */
 };
 

@@ -49,7 +49,7 @@ bool vhd_reparent(const struct io *io, const char *path, const char *parent_path
 
 /* Takes all that a differencing image has itself out of it, for one that reads the same without: its parent has every sector of it,
  * durable. The caller answers for that. Whatever ends it, the image is whole and reads the same. Durable on return. Nobody may
- * have it open. */
+ * write to it; who has it open for reading reads what he read. The file keeps its size. */
 bool vhd_empty(const struct io *io, const char *path, struct err *err) MUST_CHECK;
 /* ERR_STATE if the differencing image has sectors of its own, zeros among them. */
 bool vhd_check_empty(const struct io *io, const char *path, struct err *err) MUST_CHECK;

@@ -1,5 +1,6 @@
-/* An image whose sectors its parent has too is emptied: first its table (BAT), entry by entry and in any order, since a block that
- * it names and one that it does not read the same; then the file is cut behind what is left. */
+/* An image whose sectors its parent has too is emptied: its table (BAT) is cleared, entry by entry and in any order, since a block that
+ * it names and one that it does not read the same. The blocks stay in the file: somebody may have read the table before, and his view of
+ * the parent may be from before too. */
 #include "bytes.h"
 #include "vhd.h"
 
@@ -22,22 +23,6 @@ static bool clear_table(const struct vhd *vhd, struct err *err)
     return io_sync(vhd->file, err);
 }
 
-/* The footer stands at its new place before the old end, which has the same one, is cut off. */
-static bool cut(const struct vhd *vhd, struct err *err)
-{
-    uint8_t footer[VHD_FOOTER_BYTES];
-    uint64_t end;
-
-    if (!vhd_end_bytes(vhd, &end, err))
-        return false;
-    end = round_up(end, VHD_SECTOR);
-    if (end + VHD_FOOTER_BYTES >= vhd->file_bytes)
-        return true;
-    vhd_footer_encode(&vhd->footer, footer);
-    return io_write(vhd->file, end, footer, sizeof footer, err) && io_sync(vhd->file, err) &&
-           io_truncate(vhd->file, end + VHD_FOOTER_BYTES, err) && io_sync(vhd->file, err);
-}
-
 static bool open_child(const struct io *io, const char *path, unsigned flags, struct vhd **ret_vhd, struct err *err)
 {
     AUTO_VHD struct vhd *vhd = NULL;
@@ -54,7 +39,7 @@ bool vhd_empty(const struct io *io, const char *path, struct err *err)
 {
     AUTO_VHD struct vhd *vhd = NULL;
 
-    return open_child(io, path, IO_WRITE, &vhd, err) && clear_table(vhd, err) && cut(vhd, err);
+    return open_child(io, path, IO_WRITE, &vhd, err) && clear_table(vhd, err);
 }
 
 static bool refuse_block(void *context, uint32_t block, uint32_t entry, struct err *err)

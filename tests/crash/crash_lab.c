@@ -460,6 +460,21 @@ void lab_done(struct lab *lab)
 
 /* --- what must hold --- */
 
+void lab_read_open(struct disk *disk, unsigned sectors[LAB_SECTORS], const char *where)
+{
+    struct err err;
+
+    for (size_t i = 0; i < LAB_SECTORS; i++) {
+        unsigned words[128];
+        if (!disk_read(disk, sector_offset(i), words, sizeof words, &err))
+            fail_msg("%s: %s", where, err.text);
+        sectors[i] = words[0];
+        for (size_t j = 1; j < ARRAY_SIZE(words); j++)
+            if (words[j] != words[0])
+                fail_msg("%s: sector %zu is torn", where, i);
+    }
+}
+
 void lab_read(const struct lab *lab, const char *path, unsigned sectors[LAB_SECTORS], const char *where)
 {
     struct disk_options options = {.io = lab->place.plain};
@@ -468,14 +483,12 @@ void lab_read(const struct lab *lab, const char *path, unsigned sectors[LAB_SECT
 
     if (!disk_open(path, &options, &disk, &err))
         fail_msg("%s: %s", where, err.text);
-    for (size_t i = 0; i < LAB_SECTORS; i++) {
-        unsigned words[128];
-        LAB_OK(disk_read(disk, sector_offset(i), words, sizeof words, &err));
-        sectors[i] = words[0];
-        for (size_t j = 1; j < ARRAY_SIZE(words); j++)
-            if (words[j] != words[0])
-                fail_msg("%s: sector %zu of %s is torn", where, i, path);
-    }
+    lab_read_open(disk, sectors, where);
+}
+
+const struct lab_taken *lab_taken_of(struct lab *lab, const struct guid *snapshot)
+{
+    return taken_find(lab, snapshot);
 }
 
 static void check_snapshot(struct lab *lab, const struct config *snapshot, const char *where)

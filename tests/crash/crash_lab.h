@@ -80,6 +80,8 @@ void lab_recover(struct lab *lab);
 void lab_check(struct lab *lab, const char *where);
 /* What a disk holds now. */
 void lab_read(const struct lab *lab, const char *path, unsigned sectors[LAB_SECTORS], const char *where);
+void lab_read_open(struct disk *disk, unsigned sectors[LAB_SECTORS], const char *where);
+const struct lab_taken *lab_taken_of(struct lab *lab, const struct guid *snapshot);
 /* Settings and names of all files, without what differs from run to run; owned. */
 char *lab_picture(const struct lab *lab);
 

@@ -353,10 +353,45 @@ static void an_error_at_any_call_of_a_merge_changes_nothing(void **state)
     }
 }
 
+/* An export of a snapshot, a check, a disk that is served: they opened the chain before, and read it behind. */
+static void read_meanwhile(const struct merge_case *merge)
+{
+    struct disk *readers[LAB_TAKEN] = {NULL};
+    const struct lab_taken *taken[LAB_TAKEN];
+    struct disk_options options = {0};
+    struct lab lab;
+    struct err err;
+
+    begin(merge, &lab);
+    options.io = lab.place.plain;
+    const struct tree *tree = store_tree(lab.store);
+    for (size_t i = 0; i < tree->snapshot_count; i++) {
+        taken[i] = lab_taken_of(&lab, &tree->snapshots[i]->snapshot);
+        LAB_OK(disk_open(tree->snapshots[i]->disks[0].path, &options, &readers[i], &err));
+    }
+    LAB_OK(merge_all(&lab, merge, &err));
+    for (size_t i = 0; readers[i]; i++) {
+        unsigned sectors[LAB_SECTORS];
+        lab_read_open(readers[i], sectors, merge->name);
+        if (memcmp(sectors, taken[i]->sectors, sizeof sectors) != 0)
+            fail_msg("%s: who read snapshot %zu meanwhile has read something else", merge->name, i);
+        disk_abandon(readers[i]);
+    }
+    lab_done(&lab);
+}
+
+static void who_has_a_chain_open_reads_the_same_behind_a_merge(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(CASES); i++)
+        read_meanwhile(&CASES[i]);
+}
+
 int main(int argc, char **argv)
 {
     char *only = argc > 1 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_has_a_chain_open_reads_the_same_behind_a_merge),
         cmocka_unit_test_prestate(a_merge_cut_off_anywhere_changes_nothing_and_is_found_again, only),
         cmocka_unit_test_prestate(an_error_at_any_call_of_a_merge_changes_nothing, only),
     };
