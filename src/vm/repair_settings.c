@@ -139,7 +139,7 @@ static bool is_sound(const struct repair *repair, const struct config *vm, struc
     struct config *copy = config_copy(vm);
     struct config **snapshots = calloc(look->snapshot_count + 1, sizeof *snapshots);
     size_t count = 0;
-    struct tree *tree;
+    struct tree *tree = NULL;
     bool ok = copy && snapshots;
 
     for (size_t i = 0; ok && i < look->snapshot_count; i++)
