@@ -141,15 +141,20 @@ struct run {
     int64_t deadline_ms; /* -1: none */
 };
 
+static bool may_go_on(const struct run *run, struct err *err)
+{
+    if (progress_cancelled(run->progress))
+        return err_set(err, ERR_CANCELLED, "cancelled");
+    return run->deadline_ms < 0 || clock_ms() < run->deadline_ms || err_set(err, ERR_TIMEOUT, "it does not end");
+}
+
 /* Until there is something to read. */
 static bool wait_output(const struct run *run, struct err *err)
 {
     for (;;) {
         struct pollfd poll_fd = {.fd = run->read_end, .events = POLLIN};
-        if (progress_cancelled(run->progress))
-            return err_set(err, ERR_CANCELLED, "cancelled");
-        if (run->deadline_ms >= 0 && clock_ms() >= run->deadline_ms)
-            return err_set(err, ERR_TIMEOUT, "it does not end");
+        if (!may_go_on(run, err))
+            return false;
         if (poll(&poll_fd, 1, LOOK_EVERY_MS) > 0)
             return true;
     }
@@ -169,6 +174,19 @@ static bool output_read(const struct run *run, struct err *err)
             return count == 0 || err_sys(err, errno, "read its output");
         if (!run->take(run->context, bytes, (size_t)count, err))
             return false;
+    }
+}
+
+/* One that has closed its output may still run. */
+static bool wait_end(const struct run *run, pid_t pid, struct err *err)
+{
+    for (unsigned wait_us = 500;; wait_us = wait_us < LOOK_EVERY_MS * 500U ? wait_us * 2 : wait_us) {
+        siginfo_t info = {0};
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
+            return true;
+        if (!may_go_on(run, err))
+            return false;
+        usleep(wait_us);
     }
 }
 
@@ -194,7 +212,7 @@ bool child_run(const struct child *child, child_take_fn *take, void *context, co
                       .context = context,
                       .progress = progress,
                       .deadline_ms = limit_ms < 0 ? -1 : clock_ms() + limit_ms};
-    bool ok = output_read(&run, err);
+    bool ok = output_read(&run, err) && wait_end(&run, pid, err);
     if (!ok)
         kill(child->kills_group ? -pid : pid, SIGKILL); /* our child, not yet waited for: the number is its own */
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

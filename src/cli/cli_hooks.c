@@ -99,8 +99,11 @@ static bool hooks_find(struct hooks *hooks, struct err *err)
     AUTO_FREE char *parent = dir ? path_dir(dir) : NULL;
     struct stat st;
 
-    if (!dir || !parent || stat(dir, &st) != 0)
+    if (!dir || !parent)
         return true;
+    /* One that cannot be looked at may hold hooks that would say no. */
+    if (stat(dir, &st) != 0)
+        return errno == ENOENT || errno == ENOTDIR || err_sys(err, errno, "look at %s", dir);
     if (!safe_check(dir, &st, err))
         return false;
     if (stat(parent, &st) != 0)

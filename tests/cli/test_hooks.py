@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import HOOK, INVALID, NOT_FOUND, is_alive, main  # noqa: E402
+from bough_test import HOOK, INVALID, IO, NOT_FOUND, is_alive, main  # noqa: E402
 from cli_test import unchanged  # noqa: E402
 
 LOG_ALL = """#!/bin/sh
@@ -208,6 +208,25 @@ def claim_a_worker_that_a_command_starts_inherits_nothing_of_a_hook(home):
         assert b"BOUGH_HOOK" not in environment.read()
     assert [r["words"].split()[1:3] for r in logged(home)] == [["before", "snapshot"], ["after", "snapshot"],
                                                                ["before", "revert"], ["after", "revert"]]
+
+
+def claim_hooks_that_cannot_be_looked_for_stop_the_operation(home):
+    vm = create(home)
+    hooks = folder(home)
+    hooks.rmdir()
+    hooks.symlink_to("hooks.d")
+    vm.refused(IO, "snapshot", says="hooks.d")
+    hooks.unlink()
+    vm.snapshot("one")
+
+
+def claim_the_time_of_one_that_closes_its_output_is_limited_too(home):
+    vm = create(home)
+    home.env["BOUGH_HOOK_TIMEOUT"] = "1"
+    hook(home, "10-silent", "#!/bin/sh\nexec sleep 100 >/dev/null 2>&1\n")
+    begun = time.monotonic()
+    vm.refused(HOOK, "snapshot", says="does not end")
+    assert time.monotonic() - begun < 50
 
 
 main(globals())

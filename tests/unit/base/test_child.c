@@ -81,6 +81,23 @@ static void one_that_is_cancelled_or_too_slow_is_killed(void **state)
     assert_int_equal(waitpid(-1, NULL, 0), -1);
 }
 
+static void one_that_closes_its_output_and_goes_on_is_killed_too(void **state)
+{
+    AUTO_BUF struct buf output = BUF_INIT;
+    int64_t begun_ms = clock_ms(), cancel_ms = begun_ms + 100;
+    struct progress progress = {.cancelled = cancelled, .context = &cancel_ms};
+    int ended;
+    (void)state;
+    assert_false(run_shell("exec sleep 60 >/dev/null 2>&1", NULL, 100, &output, &ended));
+    assert_int_equal(err.code, ERR_TIMEOUT);
+    assert_false(run_shell("exec sleep 60 >/dev/null 2>&1", &progress, -1, &output, &ended));
+    assert_int_equal(err.code, ERR_CANCELLED);
+    assert_in_range(clock_ms() - begun_ms, 100, 20000);
+    assert_true(run_shell("exec >/dev/null 2>&1; sleep 0.2; exit 3", NULL, 20000, &output, &ended));
+    assert_int_equal(ended, 3);
+    assert_int_equal(waitpid(-1, NULL, 0), -1);
+}
+
 /* A process of ours starts one that shall die with it, and ends without a word. */
 static void one_that_dies_with_us_does(void **state)
 {
@@ -126,6 +143,7 @@ int main(void)
         cmocka_unit_test(what_it_says_and_how_it_ends_is_known),
         cmocka_unit_test(what_cannot_be_started_is_an_error_and_no_child),
         cmocka_unit_test(one_that_is_cancelled_or_too_slow_is_killed),
+        cmocka_unit_test(one_that_closes_its_output_and_goes_on_is_killed_too),
         cmocka_unit_test(one_that_dies_with_us_does),
         cmocka_unit_test(a_program_is_looked_for_in_path),
     };
