@@ -11,6 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define SHARE_TRIES   200
+#define SHARE_WAIT_US 10000
+
 static bool absolute_home(char *joined, char **ret_home, struct err *err)
 {
     AUTO_FREE char *path = joined;
@@ -153,6 +156,14 @@ static int remove_below(void *context, const char *name)
     return 0;
 }
 
+/* A link's target is not what is removed. */
+bool is_link(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 void remove_all(const struct io *io, const char *path)
 {
     struct listing inside = {.io = io, .home = path};
@@ -163,7 +174,7 @@ void remove_all(const struct io *io, const char *path)
     for (size_t i = 0; i < inside.count; i++) {
         AUTO_FREE char *file = path_join(path, inside.names[i]);
         struct io_stat stat;
-        bool is_folder = file && io->ops->stat(io, file, &stat) == 0 && stat.is_directory;
+        bool is_folder = file && io->ops->stat(io, file, &stat) == 0 && stat.is_directory && !is_link(file);
         if (file && (io->ops->unlink(io, file) != 0) && is_folder)
             remove_all(io, file);
         free(inside.names[i]);
@@ -195,6 +206,19 @@ static bool is_own_folder(const char *path)
     return lstat(path, &st) != 0 || (S_ISDIR(st.st_mode) && st.st_uid == geteuid());
 }
 
+/* Whoever clears away has it alone, for as long as that takes. But anybody who can read the folder can have it, and for ever. */
+static bool share_lock(int fd)
+{
+    for (unsigned i = 0; i < SHARE_TRIES; i++) {
+        if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+            return true;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return false;
+        usleep(SHARE_WAIT_US);
+    }
+    return false;
+}
+
 /* What makers and removers left that did not come to their end. The home's lock is shared while one is at
  * work: who gets it alone knows that none is. Best effort. */
 int home_lock(const struct io *io, const char *home)
@@ -214,7 +238,7 @@ int home_lock(const struct io *io, const char *home)
         }
         free(leftovers.names);
     }
-    if (fd >= 0 && flock(fd, LOCK_SH) != 0)
+    if (fd >= 0 && !share_lock(fd))
         log_debug("lock %s: %s", home, strerror(errno));
     return fd;
 }

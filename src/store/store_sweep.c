@@ -42,9 +42,12 @@ static int names_add(void *context, const char *name)
     return 0;
 }
 
-/* What is in the folder now; nothing if there is no such folder. Taken whole before anything is removed. */
+/* What is in the folder now; nothing if there is no such folder, or if it is a link to one: that may be another VM's. Taken whole before
+ * anything is removed. */
 static bool names_list(const struct io *io, const char *dir, struct names *ret_names, struct err *err)
 {
+    if (is_link(dir))
+        return true;
     if (io_list(io, dir, names_add, ret_names, err))
         return true;
     return err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
