@@ -29,6 +29,14 @@ static bool is_finding(const struct err *err)
     return err->code != ERR_NO_MEMORY && err->code != ERR_CANCELLED;
 }
 
+/* Settings that a newer Bough has written, or that the system does not give out now, are not lost. */
+static void note_unsure(struct store_look *look, const struct err *err)
+{
+    bool is_other_thing = err->sys == ENOTDIR || err->sys == EISDIR || err->sys == ELOOP;
+
+    look->is_unsure |= err->code == ERR_UNSUPPORTED || (err->code == ERR_IO && !is_other_thing);
+}
+
 bool store_find_damaged(const struct io *io, const char *name, char **ret_vm_dir, struct err *err)
 {
     AUTO_FREE char *home = NULL;
@@ -73,6 +81,7 @@ static bool snapshot_read(struct store_look *look, const struct guid *guid, cons
         return snapshot_add(look, snapshot, err);
     if (!is_finding(err))
         return false;
+    note_unsure(look, err);
     tell(telling, "settings", false, path, err->text);
     return true;
 }
@@ -106,8 +115,10 @@ static bool snapshots_read_all(struct store_look *look, const struct telling *te
 
     if (!dir)
         return err_oom(err);
-    if (!io_list(look->io, dir, guids_add, &guids, err) && !is_finding(err))
-        ok = false;
+    if (!io_list(look->io, dir, guids_add, &guids, err)) {
+        ok = is_finding(err);
+        note_unsure(look, err);
+    }
     for (size_t i = 0; ok && i < guids.count; i++)
         ok = snapshot_read(look, &guids.guids[i], telling, err);
     free(guids.guids);
@@ -125,6 +136,7 @@ static bool vm_read(struct store_look *look, const struct telling *telling, stru
         return true;
     if (!is_finding(err))
         return false;
+    note_unsure(look, err);
     tell(telling, "settings", false, path, err->text);
     return true;
 }
@@ -292,6 +304,7 @@ bool store_look_open(const struct io *io, const char *vm_dir, const char *what, 
         if (!is_finding(err))
             return false;
         look->is_lost = err->code == ERR_NOT_FOUND;
+        note_unsure(look, err);
         tell(&telling, "settings", false, folder, look->is_lost ? "the VM's file is missing" : err->text);
         if (look->is_lost && !lost_guid(look, folder, err))
             return false;

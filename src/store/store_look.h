@@ -16,6 +16,7 @@ struct store_look {
     char *vm_dir; /* absolute, clean */
     struct guid guid;      /* unset: nothing tells it, or not all the same */
     bool is_lost;          /* the VM's file is not there */
+    bool is_unsure;        /* some settings are there and could not be read, for another reason than damage */
     bool is_alone;         /* the VM's lock is ours: nothing changes meanwhile */
     int manager_fd, alive_fd;
     struct config *vm;     /* NULL: it cannot be read */

@@ -34,6 +34,11 @@ void repair_offer(struct repair *repair, const struct config *snapshot, const ch
                                                      "text", text));
 }
 
+void repair_cannot(struct repair *repair, const char *why)
+{
+    json_array_append_new(repair->choices, json_pack("{s:n, s:n, s:s}", "guid", "name", "text", why));
+}
+
 bool repair_may_go_on(const struct err *err)
 {
     return err->code != ERR_NO_MEMORY && err->code != ERR_CANCELLED;
@@ -58,6 +63,15 @@ static bool look_alone(const char *vm_dir, struct store_look **ret_look, struct 
         return err_set(err, ERR_BUSY, "%s: the VM runs, or another command works on it: stop it first", vm_dir);
     *ret_look = TAKE(look);
     return true;
+}
+
+/* What stood here before may be another thing now. */
+static bool look_again(struct repair *repair, struct err *err)
+{
+    AUTO_FREE char *vm_dir = strdup(repair->look->vm_dir);
+
+    store_look_close(TAKE(repair->look));
+    return vm_dir ? look_alone(vm_dir, &repair->look, err) : err_oom(err);
 }
 
 /* What a killed worker had answered comes to its place first. */
@@ -136,14 +150,8 @@ static bool garbage_remove(struct repair *repair, struct err *err)
 
     if (!check.faults || !folder)
         return err_oom(err);
-    if (!repair->options->dry_run) {
-        char *vm_dir = strdup(repair->look->vm_dir);
-        store_look_close(TAKE(repair->look));
-        bool opened = vm_dir ? look_alone(vm_dir, &repair->look, err) : err_oom(err);
-        free(vm_dir);
-        if (!opened)
-            return false;
-    }
+    if (!repair->options->dry_run && !look_again(repair, err))
+        return false;
     /* A rename that no sync has made certain: after a power cut the file before it would be back, and miss what is removed here. */
     if (!io_sync_dir(&io_real, folder, &ignored))
         return true;
@@ -157,10 +165,25 @@ static bool garbage_remove(struct repair *repair, struct err *err)
 
 /* --- the whole --- */
 
+/* Settings that could not be read for their modes can be now. */
+static bool modes_first(struct repair *repair, struct err *err)
+{
+    if (!repair_modes(repair, err))
+        return false;
+    return repair->options->dry_run || json_array_size(repair->done) == 0 || look_again(repair, err);
+}
+
 static bool repair_all(struct repair *repair, struct err *err)
 {
-    return repair_modes(repair, err) && settle(repair, err) && repair_images(repair, err) && repair_settings(repair, err) &&
-           garbage_remove(repair, err);
+    if (!guid_is_set(&repair->look->guid)) /* nor is there a lock, by which one knew that nobody uses the files */
+        return repair_settings(repair, err);
+    if (!modes_first(repair, err) || !settle(repair, err))
+        return false;
+    if (repair->look->is_unsure) {
+        repair_cannot(repair, "settings are there that cannot be read, though they may be sound: without them nothing is repaired");
+        return true;
+    }
+    return repair_images(repair, err) && repair_settings(repair, err) && garbage_remove(repair, err);
 }
 
 static void repair_done(struct repair *repair)

@@ -35,6 +35,8 @@ struct repair {
 void repair_tell(struct repair *repair, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Where one has to choose. */
 void repair_offer(struct repair *repair, const struct config *snapshot, const char *text);
+/* Why something is not done. */
+void repair_cannot(struct repair *repair, const char *why);
 /* ERR_NO_MEMORY and ERR_CANCELLED end a repair; every other error is of the file, and the check behind the repair tells of it. */
 bool repair_may_go_on(const struct err *err);
 

@@ -173,17 +173,13 @@ static enum fit snapshot_fits(const struct repair *repair, const struct config *
     return fit;
 }
 
-static void cannot(struct repair *repair, const char *why)
-{
-    json_array_append_new(repair->choices, json_pack("{s:n, s:n, s:s}", "guid", "name", "text", why));
-}
-
 /* All of them, with what speaks for each. */
 static void offer_all(const struct rebuild *rebuild)
 {
-    cannot(rebuild->repair, rebuild->count == 0
-                                ? "the VM's file cannot be made again: there is no snapshot to take its settings from"
-                                : "the VM's file can be made again, but what the VM lay over is not clear: choose by --from SNAPSHOT");
+    repair_cannot(rebuild->repair,
+                  rebuild->count == 0
+                      ? "the VM's file cannot be made again: there is no snapshot to take its settings from"
+                      : "the VM's file can be made again, but what the VM lay over is not clear: choose by --from SNAPSHOT");
     for (size_t i = 0; i < rebuild->count; i++) {
         enum fit fit = snapshot_fits(rebuild->repair, rebuild->snapshots[i]);
         repair_offer(rebuild->repair, rebuild->snapshots[i],
@@ -437,7 +433,7 @@ bool repair_rebuild(struct repair *repair, struct config **ret_config, struct er
 {
     *ret_config = NULL;
     if (!guid_is_set(&repair->look->guid)) {
-        cannot(repair, "which VM this is cannot be told: there is more than one VM's file, or no snapshot's file and no lock file");
+        repair_cannot(repair, "which VM this is cannot be told: there is more than one VM's file, or no snapshot's file and no lock file");
         return true;
     }
     AUTO(rebuild_done) struct rebuild rebuild = {.repair = repair};

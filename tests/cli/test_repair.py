@@ -343,6 +343,52 @@ def claim_saved_vm_whose_file_is_lost_is_off_and_its_memory_is_kept(home):
     vm.do("stop", "--force")
 
 
+def claim_without_the_one_vm_file_that_tells_its_lock_nothing_is_touched(home):
+    vm = home.create("v", "--disk", "4M,bus=virtio", "--memory", "32M", "--nic", "none")
+    vm.snapshot("one")
+    vm.do("start", "--paused")
+    second = vm.xml.parent / f"{STRAY}.xml"
+    shutil.copy(vm.xml, second)
+    vm.disk().chmod(0o666)
+    before = contents(vm.folder)
+    status, answer = run(vm, "--repair")
+    assert status == CORRUPT and "which VM this is" in answer["choices"][0]["text"] and answer["repaired"] == [], answer
+    assert contents(vm.folder) == before
+    second.unlink()
+    assert vm.state() == "paused"
+
+
+def claim_settings_that_a_newer_bough_has_written_are_not_lost(home):
+    sample = Sample(home)
+    for file in (sample.vm.xml, sample.vm.snapshot_xml(sample.guids["three"])):
+        text = file.read_text()
+        newer = re.sub(r"(<version[^>]*>)1\.0<", r"\g<1>2.0<", text)
+        assert newer != text
+        file.write_text(newer)
+        before = contents(sample.vm.folder)
+        status, answer = run(sample.vm, "--repair")
+        assert status == CORRUPT and "may be sound" in answer["choices"][0]["text"] and answer["repaired"] == [], answer
+        assert contents(sample.vm.folder) == before
+        file.write_text(text)
+        sample.assert_nothing_is_lost()
+
+
+def claim_settings_that_only_their_mode_hides_are_not_lost(home):
+    sample = Sample(home)
+    hidden = sample.vm.snapshot_xml(sample.guids["three"])
+    become = []
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "65534:65534", home.dir], check=True)
+        become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    hidden.chmod(0)
+    told = subprocess.run([*become, home.program, "check", "v", "--repair", "--json"], env=home.env, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60, check=False)
+    subprocess.run(["chown", "-R", f"{os.geteuid()}:{os.getegid()}", home.dir], check=True)
+    assert told.returncode == 0, told
+    assert [r["file"] for r in json.loads(told.stdout)["repaired"]] == [str(hidden)], told.stdout
+    sample.assert_nothing_is_lost()
+
+
 def metadata(file):
     """Offsets whose bytes the file's own structure holds: of a disk not the data of its blocks, which nothing could tell to be wrong."""
     size = file.stat().st_size
