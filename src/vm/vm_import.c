@@ -3,10 +3,12 @@
 
 #include "args.h"
 #include "auto.h"
+#include "dirty_log.h"
 #include "disk_id.h"
 #include "file.h"
 #include "folder.h"
 #include "memory.h"
+#include "runtime.h"
 #include "store_folder.h"
 
 #include <errno.h>
@@ -150,7 +152,31 @@ static bool identity_check(const struct import_request *request, const struct co
 
 /* --- doing --- */
 
-/* Of a VM of this home, and where somebody has it; else what is imported from stays as it is. */
+static int look_for_lock(void *context, const char *name)
+{
+    const char *end = strrchr(name, '.');
+
+    *(bool *)context |= end && strcmp(end, ".lock") == 0;
+    return 0;
+}
+
+/* Where there is none nobody has ever used it, and what is imported from stays as it is. */
+static bool has_lock_file(const struct import_request *request)
+{
+    AUTO_FREE char *dir = path_join(request->dir, "Virtual Machines");
+    bool found = false;
+    struct err ignored;
+
+    return dir && io_list(&io_real, dir, look_for_lock, &found, &ignored) && found;
+}
+
+/* Such a folder is nobody's to start either. */
+static bool cannot_be_written(const struct err *err)
+{
+    return err->sys == EACCES || err->sys == EPERM || err->sys == EROFS;
+}
+
+/* Nobody starts or changes it meanwhile. */
 static bool lock_take(const struct import_request *request, struct store **ret_store, struct err *err)
 {
     enum store_lock_state state;
@@ -164,14 +190,28 @@ static bool lock_take(const struct import_request *request, struct store **ret_s
                        "the host '%s' has not let it go; once you know that nothing of it runs there, remove the .lock file in "
                        "'Virtual Machines'", owner.host);
     *ret_store = NULL;
-    if (state == STORE_FREE && !request->is_in_home)
+    if (state == STORE_FREE && !request->is_in_home && !has_lock_file(request))
         return true;
     if (!store_open(&io_real, request->dir, "import", /* recover= */ false, ret_store, &alive, err))
-        return false;
+        return state == STORE_FREE && !request->is_in_home && cannot_be_written(err);
     if (!alive)
         return true;
     store_close(TAKE(*ret_store));
     return err_set(err, ERR_STATE, "%s: its guest runs", request->dir);
+}
+
+/* What a worker that was killed had answered is no part of the files yet. */
+static bool source_settle(const struct import_request *request, const struct store *store, struct err *err)
+{
+    AUTO_FREE char *log_dir = NULL;
+    AUTO_FREE char *layers_dir = NULL;
+
+    if (!store || request->dry_run)
+        return true;
+    if (!(layers_dir = tree_layers_dir(store_tree(store))))
+        return err_oom(err);
+    return runtime_dirty_dir(&log_dir, err) && dirty_log_replay_all(&io_real, log_dir, request->dir, err) &&
+           dirty_log_replay_all(&io_real, log_dir, layers_dir, err);
 }
 
 static bool source_open(const struct import_request *request, struct store **ret_store, struct tree **ret_tree, struct err *err)
@@ -182,7 +222,7 @@ static bool source_open(const struct import_request *request, struct store **ret
     while (!lock_take(request, &store, err))
         if (err->code != ERR_BUSY || !folder_wait(request->dir, &waited_ms))
             return false;
-    if (!store_read(&io_real, request->dir, ret_tree, err))
+    if (!source_settle(request, store, err) || !store_read(&io_real, request->dir, ret_tree, err))
         return false;
     *ret_store = TAKE(store);
     return true;

@@ -422,6 +422,46 @@ def claim_folder_in_the_home_is_imported_in_place(home):
 
 # --- name and end ---
 
+def claim_nobody_changes_what_is_being_imported(home):
+    vm = home.create("v", "--disk", "64M")
+    write(home, vm.disk(), 0, os.urandom(48 * MIB))
+    expected = shown([vm.disk()])
+    for _ in range(10):
+        process = home.start("import", vm.folder, "--copy", "--name", "w")
+        wait_until(lambda: hidden(home.machines) or process.poll() is not None, 20, "the import")
+        process.send_signal(signal.SIGSTOP)
+        if hidden(home.machines):
+            try:
+                home.refused(BUSY, "snapshot", "v", says="'import' works on the VM")
+            finally:
+                process.send_signal(signal.SIGCONT)
+            assert process.wait(60) == 0
+            break
+        process.send_signal(signal.SIGCONT)
+        process.wait(60)
+        home.bough("remove", "w", "--yes")
+    else:
+        raise Skip("each import was faster than the look at it")
+    assert shown([VM(home, "w").disk()]) == expected
+    vm.snapshot("one")
+
+
+def claim_what_a_killed_server_had_answered_is_imported_too(home):
+    import nbd  # pylint: disable=import-outside-toplevel
+    vm = home.create("v", "--disk", "8M")
+    data = os.urandom(4096)
+    server = home.start("disk", "serve", vm.disk(), "--writable", "--socket", home.dir / "s")
+    wait_until((home.dir / "s").is_socket, 20, "the server")
+    handle = nbd.NBD()
+    handle.connect_unix(str(home.dir / "s"))
+    handle.pwrite(data, MIB)
+    server.kill()
+    server.wait(20)
+    home.bough("import", vm.folder, "--copy", "--name", "w")
+    home.bough("disk", "convert", VM(home, "w").disk(), home.dir / "raw", "--format", "raw")
+    assert (home.dir / "raw").read_bytes()[MIB:MIB + 4096] == data
+
+
 def claim_rename_moves_the_folder_and_no_file_in_it(home):
     vm, seen = machine(home, outside=False)
     files = [f for f in vm.files() if not f.endswith(".lock")]
