@@ -299,11 +299,10 @@ static bool import_in_place(const struct import_request *request, const struct t
     store_layers_free(layers, layer_count);
     if (!sound || !plan_move(tree, wanted, &plan, err))
         return false;
-    if (strcmp(wanted, request->dir) == 0)
-        plan->step_count = 0;
+    bool moves = strcmp(wanted, request->dir) != 0;
     if (request->dry_run)
-        return vm_answer_plan(plan, ret_value, err);
-    if (plan->step_count > 0 && !store_run_folder(&io_real, plan, NULL, NULL, err))
+        return vm_answer_plan(moves ? plan : &(struct plan){.summary = plan->summary}, ret_value, err);
+    if (moves && !store_run_folder(&io_real, plan, NULL, NULL, err))
         return false;
     return answer(name, wanted, &tree->vm->guid, ret_value, err);
 }

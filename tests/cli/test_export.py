@@ -422,6 +422,18 @@ def claim_folder_in_the_home_is_imported_in_place(home):
 
 # --- name and end ---
 
+def claim_links_in_a_folder_that_came_by_hand_are_not_swept_behind(home):
+    vm, other = home.create("v", "--disk", "8M"), home.create("w", "--disk", "8M")
+    for name in ("one", "two"):
+        vm.snapshot(name)
+    with contextlib.suppress(FileNotFoundError):
+        other.disks_folder.rmdir()
+    other.disks_folder.symlink_to(vm.disks_folder)
+    before = contents(vm.folder)
+    other.do("set", "cpus=2")
+    assert contents(vm.folder) == before
+
+
 def claim_nobody_changes_what_is_being_imported(home):
     vm = home.create("v", "--disk", "64M")
     write(home, vm.disk(), 0, os.urandom(48 * MIB))
@@ -432,7 +444,7 @@ def claim_nobody_changes_what_is_being_imported(home):
         process.send_signal(signal.SIGSTOP)
         if hidden(home.machines):
             try:
-                home.refused(BUSY, "snapshot", "v", says="'import' works on the VM")
+                home.refused(BUSY, "snapshot", "v", says="in use by import")
             finally:
                 process.send_signal(signal.SIGCONT)
             assert process.wait(60) == 0
