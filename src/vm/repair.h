@@ -60,6 +60,8 @@ bool repair_rebuild(struct repair *repair, struct config **ret_config, struct er
 /* --- repair_aside.c --- */
 /* The path gets the name `<path>.lost`, with a number behind it where that is taken. What is not there is fine. */
 bool repair_put_aside(struct repair *repair, const char *path, const char *why, struct err *err) MUST_CHECK;
+/* Of the folder that the path is in. */
+bool repair_sync_dir_of(const char *path, struct err *err) MUST_CHECK;
 /* Layers that these settings and snapshots do not need: they may be all that is left of a snapshot whose settings are lost. They go to
  * `Snapshots/<VMGUID>.lost/`. Nothing is done where not all chains are known. */
 bool repair_layers_aside(struct repair *repair, const struct config *vm, struct err *err) MUST_CHECK;

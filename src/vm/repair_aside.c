@@ -21,7 +21,7 @@ static char *free_name(const char *path)
     return NULL;
 }
 
-static bool sync_dir_of(const char *path, struct err *err)
+bool repair_sync_dir_of(const char *path, struct err *err)
 {
     AUTO_FREE char *dir = path_dir(path);
 
@@ -35,7 +35,7 @@ bool repair_put_aside(struct repair *repair, const char *path, const char *why, 
     AUTO_FREE char *name = free_name(path);
     if (!name)
         return err_set(err, ERR_EXISTS, "%s: there is no name left to keep it under", path);
-    if (!repair->options->dry_run && (!io_rename(&io_real, path, name, err) || !sync_dir_of(path, err)))
+    if (!repair->options->dry_run && (!io_rename(&io_real, path, name, err) || !repair_sync_dir_of(path, err)))
         return false;
     repair_tell(repair, path, "%s: kept as %s", why, path_base(name));
     return true;
@@ -94,7 +94,7 @@ static bool layer_aside(struct repair *repair, const char *path, const char *dir
         return err_oom(err);
     if (!repair->options->dry_run &&
         (!dir_make_all(&io_real, dir, err) || !io_rename(&io_real, path, to, err) || !io_sync_dir(&io_real, dir, err) ||
-         !sync_dir_of(path, err)))
+         !repair_sync_dir_of(path, err)))
         return false;
     repair_tell(repair, path, "no settings that can be read need it: kept in %s", path_base(dir));
     return true;

@@ -199,13 +199,6 @@ static bool is_named(const struct repair *repair, const char *path)
     return config_names(repair->look->vm, path);
 }
 
-static bool sync_dir_of(const char *path, struct err *err)
-{
-    AUTO_FREE char *dir = path_dir(path);
-
-    return dir ? io_sync_dir(&io_real, dir, err) : err_oom(err);
-}
-
 static bool move_back(struct repair *repair, const struct config_disk *disk, struct err *err)
 {
     if (disk->is_cdrom || disk->image_id[0] == '\0' || !path_is_inside(disk->path, repair->look->vm_dir) ||
@@ -218,8 +211,8 @@ static bool move_back(struct repair *repair, const struct config_disk *disk, str
     char *path = strdup(disk->path);
     if (!path)
         return err_oom(err);
-    if (!repair->options->dry_run && (!io_rename(&io_real, image->path, path, err) || !sync_dir_of(path, err) ||
-                                      !sync_dir_of(image->path, err))) {
+    if (!repair->options->dry_run && (!io_rename(&io_real, image->path, path, err) || !repair_sync_dir_of(path, err) ||
+                                      !repair_sync_dir_of(image->path, err))) {
         free(path);
         return repair_may_go_on(err);
     }
