@@ -29,12 +29,12 @@ static bool merge_all(struct disk_merging *merging, const struct progress *progr
 
 bool merge_data(const struct io *io, const struct step *step, const struct progress *progress, struct err *err)
 {
-    AUTO_DISK_MERGING struct disk_merging *merging = NULL;
-    struct disk_merge_options options = {
+    const struct disk_merge_options options = { /* first, as it is read until the merging is closed */
         .direction = step->direction == MERGE_UP ? DISK_MERGE_UP : DISK_MERGE_DOWN,
         .into_base = true, /* the plan knows whether it may be */
         .parent_path = step->from,
     };
+    AUTO_DISK_MERGING struct disk_merging *merging = NULL;
     struct err ignored;
 
     if (!disk_merging_open(io, step->path, &options, progress, &merging, err))
