@@ -196,7 +196,11 @@ static void end_tell(struct vm *vm)
     const char *reason = vm->present->shutdown_reason;
     char words[512];
     bool in_order = machine_ended_in_order(machine);
+    struct err ignored;
 
+    /* What it said last may have come together with its end. */
+    for (json_t *event; qmp_next_event(machine_qmp(machine), 0, &event, &ignored) && event; json_decref(event))
+        guest_hear(vm->present, event);
     machine_last_words(machine, words, sizeof words);
     log_info("QEMU has ended (%s): %s", reason[0] ? reason : "no reason told", words);
     if (in_order && strcmp(reason, "guest-shutdown") == 0)

@@ -24,7 +24,7 @@ SNAPSHOTS_MAX = 6
 SETTLE_S = 60  # QEMU tries a disk again after up to 16 s, and a busy host needs its time
 
 OPERATIONS = {"snapshot": 5, "point-now": 3, "apply": 4, "apply first": 2, "revert": 3, "delete": 4, "save": 3, "start": 1, "pause": 1,
-              "notes": 1, "stop": 1, "off": 2}
+              "notes": 1, "stop": 1, "merge": 2, "off": 2}
 VICTIMS = {"worker": 6, "command": 3, "qemu": 2, "both": 1, "nobody": 1}
 
 
@@ -53,16 +53,22 @@ class Rounds:
 
     def load(self):
         for job in ("rewrite 512", "churn 1024", "files 10"):
+            before = self.churned()
             assert self.console.command(job).startswith("job")
+            wait_until(lambda: job.startswith("files") or self.churned() > before, SETTLE_S, "the first round of a job")
         return self.console.step().nonce
 
     def attach(self):
         self.console.close()
         self.console = self.vm.console()
 
+    def churned(self):
+        """Rounds that its jobs have done and looked at, two more than at the time of the question."""
+        return int(self.console.command("churned", r"^R churned (\d+)", SETTLE_S))
+
     def look(self):
         """The guest itself says whether its data are right; with what it says it is alive."""
-        assert self.console.command("churned", r"^R churned (\d+)", SETTLE_S) != "0"
+        assert self.churned() > 2
         return self.console.step(deadline_s=SETTLE_S).nonce
 
     def wake(self, nonces, may_boot):
@@ -104,7 +110,7 @@ class Rounds:
                 "apply": ["apply", "g", target], "apply first": ["apply", "g", target, "--snapshot-first"], "revert": ["revert", "g"],
                 "delete": ["delete", "g", target] + self.chance.choice(([], ["--subtree"])), "save": ["save", "g"],
                 "start": ["start", "g"], "pause": ["pause", "g"], "notes": ["notes", "g", target, "some words"],
-                "stop": ["stop", "g", "--force"]}
+                "stop": ["stop", "g", "--force"], "merge": ["merge", "g"]}
         if operation == "off":  # one of those that a VM that is off can have
             operation = self.chance.choice(("snapshot", "delete", "apply") if listed else ("snapshot",))
         return operation, made[operation], target
@@ -177,7 +183,7 @@ class Rounds:
         named = xml_disks(self.vm.xml, self.vm.folder)
         for guid in listed:
             named += xml_disks(self.vm.snapshot_xml(guid), self.vm.folder)
-        left = set(self.vm.disks_folder.iterdir()) - {file for image in named for file in chain(image)}
+        left = set(self.vm.disks_folder.glob("*")) - {file for image in named for file in chain(image)}
         assert not left, f"no chain goes through {left}"
         wait_until(lambda: (len(processes(self.home, "bough")), len(processes(self.home, "qemu"))) == (1, 1), 20,
                    "the end of every other process")
