@@ -69,7 +69,7 @@ static bool merged_do(struct core *core, void *context, struct err *err)
 }
 
 struct top {
-    struct vhd_relink *relink;
+    struct vhd_relink relink; /* owned */
     const struct io *io;
     char *path; /* owned */
     uint64_t length, offset;
@@ -77,6 +77,7 @@ struct top {
 
 static void top_done(struct top *top)
 {
+    vhd_relink_done(&top->relink);
     free(top->path);
 }
 
@@ -113,27 +114,26 @@ static bool link_do(struct core *core, void *context, struct err *err)
     const struct top *top = context;
 
     (void)err;
-    disk_top_link(core->disk, top->relink);
+    disk_top_link(core->disk, &top->relink);
     return true;
 }
 
 /* The image is read here while its writer makes it grow: its footer at the end may be missing, then the copy serves. */
 static bool reparent(struct engine *engine, struct top *top, const char *parent_path, struct vhd *image, struct err *err)
 {
-    AUTO(vhd_relink_done) struct vhd_relink relink = {0};
+    struct vhd_relink *relink = &top->relink;
     uint8_t footer[VHD_FOOTER_BYTES];
 
-    if (!vhd_relink_make(image, parent_path, 0, &relink, err))
+    if (!vhd_relink_make(image, parent_path, 0, relink, err))
         return false;
-    top->length = relink.length;
-    vhd_relink_done(&relink);
-    top->relink = &relink;
+    top->length = relink->length;
+    vhd_relink_done(relink);
     if (!engine_call(engine, /* at_instant= */ false, append_do, top, err) ||
-        !vhd_relink_make(image, parent_path, top->offset, &relink, err) ||
-        !io_write(image->file, top->offset, relink.bytes, relink.length, err) || !io_sync(image->file, err) ||
+        !vhd_relink_make(image, parent_path, top->offset, relink, err) ||
+        !io_write(image->file, top->offset, relink->bytes, relink->length, err) || !io_sync(image->file, err) ||
         !engine_call(engine, /* at_instant= */ false, link_do, top, err) || !engine_flush(engine, err))
         return false;
-    vhd_footer_encode(&relink.footer, footer);
+    vhd_footer_encode(&relink->footer, footer);
     return io_write(image->file, 0, footer, sizeof footer, err) && io_sync(image->file, err);
 }
 

@@ -143,8 +143,8 @@ bool plan_apply(const struct tree *tree, const struct plan_source *source, const
  * what cannot be gone back to costs nothing. The present stands while its memory is saved: nothing that it does is behind the snapshot.
  * target_needs_place: present and target cannot live at the same time (a TAP interface). Then the snapshot has its own commits, as
  * plan_snapshot()'s, and the target is started behind them: what is found then may be "snapshot taken, not applied". */
-bool plan_apply_first(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *first,
-                      const struct plan_apply *request, bool target_needs_place, struct plan **ret_plan,
+bool plan_apply_first(const struct tree *tree, const struct plan_source *source, const struct plan_snapshot *request,
+                      const struct plan_apply *back, bool target_needs_place, struct plan **ret_plan,
                       struct guid *ret_first, struct err *err) MUST_CHECK;
 
 /* Takes the point away: commit without it, its XML and saved state removed, layers that nothing needs removed
