@@ -97,8 +97,9 @@ static json_t *status_message(struct server *server)
 {
     pthread_mutex_lock(&server->mutex);
     json_t *status = server->status ? json_deep_copy(server->status) : json_object();
-    if (server->active[0] != '\0')
-        json_object_set_new(status, "operation", json_string(server->active));
+    const char *operation = server->active[0] != '\0' ? server->active : server->queue ? server->queue->operation : NULL;
+    if (operation)
+        json_object_set_new(status, "operation", json_string(operation));
     pthread_mutex_unlock(&server->mutex);
     return json_pack("{s:o}", "return", status);
 }

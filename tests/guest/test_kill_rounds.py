@@ -132,7 +132,8 @@ class Rounds:
 
     def settle(self):
         """No operation is in progress any more: a worker may end what a command that was killed has asked for."""
-        wait_until(lambda: self.vm.do("show").get("operation") is None, SETTLE_S, "the end of the operation")
+        time.sleep(0.05)  # what the command had sent reaches the worker
+        wait_until(lambda: self.vm.do("show").get("operation") in (None, "merge"), SETTLE_S, "the end of the operation")
 
     def operate(self, operation, victim):
         if operation == "off":
