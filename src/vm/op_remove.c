@@ -81,29 +81,36 @@ static bool needed_by(const char *name, const struct plan_layer *layers, size_t 
     return is_free;
 }
 
-static bool nobody_needs(struct vm *vm, struct err *err)
+bool vm_others_spare(struct vm *vm, const struct plan_layer *layers, size_t count, struct err *err)
 {
-    struct plan_layer *layers;
-    size_t count, inside = 0;
     char **names;
     bool is_free = true;
 
+    if (count == 0)
+        return true;
+    if (!store_list(&io_real, &names, err))
+        return false;
+    for (size_t i = 0; names[i] && is_free; i++)
+        is_free = strcmp(names[i], path_base(vm->dir)) == 0 || needed_by(names[i], layers, count, err);
+    store_list_free(names);
+    return is_free;
+}
+
+bool vm_others_spare_all(struct vm *vm, struct err *err)
+{
+    struct plan_layer *layers;
+    size_t count, inside = 0;
+
     if (!store_layers(vm->store, &layers, &count, err))
         return false;
-    if (!store_list(&io_real, &names, err)) {
-        store_layers_free(layers, count);
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) { /* those that will be gone come first */
+    for (size_t i = 0; i < count; i++) { /* those that are in the folder come first */
         struct plan_layer layer = layers[i];
         if (!path_is_inside(layer.path, vm->dir))
             continue;
         layers[i] = layers[inside];
         layers[inside++] = layer;
     }
-    for (size_t i = 0; names[i] && is_free; i++)
-        is_free = strcmp(names[i], path_base(vm->dir)) == 0 || needed_by(names[i], layers, inside, err);
-    store_list_free(names);
+    bool is_free = vm_others_spare(vm, layers, inside, err);
     store_layers_free(layers, count);
     return is_free;
 }
@@ -122,7 +129,7 @@ bool op_remove(struct vm *vm, const json_t *args, const struct progress *progres
         return false;
     if (vm->present)
         return err_set(err, ERR_STATE, "remove: %s: the VM runs: stop it first", name);
-    if (!only_ours(vm, err) || !nobody_needs(vm, err) || !plan_remove(store_tree(vm->store), away, &plan, err))
+    if (!only_ours(vm, err) || !vm_others_spare_all(vm, err) || !plan_remove(store_tree(vm->store), away, &plan, err))
         return err_prefix(err, "remove: %s", name);
     if (dry_run)
         return vm_answer_plan(plan, ret_value, err);

@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* The worker, its engines and QEMU know their files by the folder's old name. */
-static bool name_check(const struct vm *vm, const char *name, struct err *err)
+static bool name_check(struct vm *vm, const char *name, struct err *err)
 {
     if (!config_check_vm_name(name, err))
         return false;
@@ -19,7 +19,7 @@ static bool name_check(const struct vm *vm, const char *name, struct err *err)
         return err_set(err, ERR_STATE, "the VM runs, and its processes have its files open by this name: stop or save it first");
     if (strcmp(name, path_base(vm->dir)) == 0)
         return err_set(err, ERR_EXISTS, "it has that name");
-    return true;
+    return vm_others_spare_all(vm, err); /* their parent links lead to it by its name */
 }
 
 static bool folder_is(struct vm *vm, const char *dir, struct err *err)

@@ -325,6 +325,32 @@ static bool written_forget(struct vm *vm, struct plan *plan, struct err *err)
            (!first || store_run(vm->store, first, NULL, NULL, err));
 }
 
+static bool is_top(const struct vm *vm, const char *path)
+{
+    for (size_t i = 0; i < vm_config(vm)->disk_count; i++)
+        if (!vm_config(vm)->disks[i].is_cdrom && strcmp(vm_config(vm)->disks[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Another VM's disk may lie over a sealed layer that would go. A merge has looked for that itself. */
+static bool removed_are_spare(struct vm *vm, const struct plan *plan, struct err *err)
+{
+    AUTO_FREE struct plan_layer *layers = calloc(plan->step_count + 1, sizeof *layers);
+    size_t count = 0;
+
+    if (!layers)
+        return err_oom(err);
+    for (size_t i = 0; i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->kind == STEP_REPARENT || step->kind == STEP_MERGE_DATA || step->kind == STEP_CHECK_EMPTY)
+            return true;
+        if (step->kind == STEP_REMOVE_FILE && tree_is_layer(store_tree(vm->store), step->path) && !is_top(vm, step->path))
+            layers[count++] = (struct plan_layer){.path = step->path};
+    }
+    return vm_others_spare(vm, layers, count, err);
+}
+
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)
 {
     AUTO(plan_context_done)
@@ -339,7 +365,8 @@ bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, stru
             "%s: an earlier change could not be made durable, and not be taken back: mend the file system, "
             "then stop the VM",
             plan->summary);
-    return room_check(vm, plan, err) && written_forget(vm, plan, err) && store_run(vm->store, plan, &machine, run->progress, err);
+    return removed_are_spare(vm, plan, err) && room_check(vm, plan, err) && written_forget(vm, plan, err) &&
+           store_run(vm->store, plan, &machine, run->progress, err);
 }
 
 bool vm_base_forget(struct vm *vm, const char *path, struct err *err)

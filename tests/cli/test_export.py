@@ -516,4 +516,14 @@ def claim_remove_is_refused_while_another_vm_needs_an_image(home):
     assert child.exists()
 
 
+def claim_rename_is_refused_while_another_vm_needs_an_image(home):
+    vm = home.create("v", "--disk", "8M")
+    home.bough("disk", "create", home.dir / "child.vhd", "--parent", vm.disk())
+    home.create("w", "--disk", home.dir / "child.vhd")
+    with unchanged(home):
+        vm.refused(BUSY, "rename", "x", says="'w' needs it")
+    home.bough("remove", "w", "--yes")
+    vm.do("rename", "x")
+
+
 main(globals())

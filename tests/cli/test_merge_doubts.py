@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import STATE, flattened_by_7zip, main, xml_disks  # noqa: E402
+from bough_test import BUSY, STATE, flattened_by_7zip, main, xml_disks  # noqa: E402
 from test_merge import grown, layers, seen, write  # noqa: E402
 
 
@@ -34,6 +34,22 @@ def claim_a_disk_of_another_vm_over_a_layer_keeps_that_layer_as_it_is(home):
     assert any("is used by the VM 'w'" in reason for reason in kept(vm)), vm.do("show")["merging"]
     home.bough("remove", "w", "--yes")
     assert len(vm.do("merge")["merged"]) == 1
+
+
+def claim_a_snapshot_whose_layer_another_vm_needs_is_not_deleted(home):
+    vm = grown(home, snapshots=("one", "two"))
+    two = vm.snapshot_xml([s["guid"] for s in vm.do("tree")["snapshots"] if s["name"] == "two"][0])
+    layer = xml_disks(two, vm.folder)[0]
+    vm.do("apply", "one")  # nothing of this VM lies over it any more
+    clone = home.dir / "clone.avhd"
+    home.bough("disk", "create", clone, "--parent", layer)
+    other = home.create("w", "--disk", f"{clone},bus=virtio", "--nic", "none")
+    before = content(other.disk())
+    vm.refused(BUSY, "delete", "two", says="'w' needs it")
+    assert content(other.disk()) == before and vm.do("check")["faults"] == []
+    home.bough("remove", "w", "--yes")
+    vm.do("delete", "two")
+    assert not Path(layer).exists()
 
 
 def claim_a_base_behind_a_link_in_the_folder_lies_outside(home):
