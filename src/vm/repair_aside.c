@@ -108,7 +108,8 @@ bool repair_layers_aside(struct repair *repair, const struct config *vm, struct 
     if (!plain)
         return err_oom(err);
     /* A folder of that name that a repair made before takes more. */
-    for (size_t i = 0; mark_all(repair, vm) && i < repair->image_count; i++) {
+    bool whole = mark_all(repair, vm);
+    for (size_t i = 0; whole && i < repair->image_count; i++) {
         const struct repair_image *image = &repair->images[i];
         if (!image->is_seen && path_is_inside(image->path, layers) && !layer_aside(repair, image->path, plain, err))
             return false;

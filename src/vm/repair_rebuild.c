@@ -134,9 +134,10 @@ static bool list_make(const struct rebuild *rebuild, struct config *vm, struct e
 /* A layer that nothing lies over and no snapshot names was a working disk, or stands over one and is empty: that reads the same. */
 static bool is_working(const struct repair *repair, const struct repair_image *image)
 {
+    if (image->parent < 0 || image->is_parent || image->snapshot)
+        return false;
     AUTO_FREE char *dir = string_printf("%s/Snapshots/%s", repair->look->vm_dir, repair->look->guid.text);
-
-    return dir && image->parent >= 0 && !image->is_parent && !image->snapshot && path_is_inside(image->path, dir);
+    return dir && path_is_inside(image->path, dir);
 }
 
 /* The working disk over the image at that path; *ret_count: how many there are. */
