@@ -231,8 +231,9 @@ void merger_go_on(struct vm *vm, const char *operation, bool done)
         return;
     if (merger->job)
         merge_job_pause(merger->job, false);
+    /* One that was asked for and broken off is not begun again behind the back of whoever did that. */
     if (is_one_of(operation, ASKS))
-        merger->held = false;
+        merger->held = !done && strcmp(operation, "merge") == 0;
     merger->seals = merger->seals || (done && strcmp(operation, "delete") == 0);
     merger->wanted = true;
 }
