@@ -102,11 +102,14 @@ def claim_branches_and_operations_go_first_and_the_merge_goes_on(home):
 
 
 def claim_a_merge_is_cancelled_and_begun_again(home):
-    vm, console, (first, second) = busy_guest(home, 2, mib_each=12, mib=28)
+    """Beside a guest that never rests, so that the merge takes its time."""
+    vm, console, (first, second) = busy_guest(home, 2, mib_each=16, mib=36)
+    console.command("write 10")
     with same_content(vm, second):
         vm.do("delete", first)
-        wait_until(lambda: any(one["state"] == "running" for one in vm.do("show")["merging"]), 10, "the merge is shown")
-        assert vm.do("cancel")["cancelled"] == "merge"
+        cancelled = wait_until(lambda: vm.do("cancel")["cancelled"] or not unfinished(vm), DEADLINE_S, "the merge is cancelled")
+        assert cancelled == "merge", "the merge was over before it could be cancelled"
+        wait_until(lambda: [one["state"] for one in unfinished(vm)] == ["pending"], 10, "it is told so")
         time.sleep(0.3)
         assert [one["state"] for one in unfinished(vm)] == ["pending"], unfinished(vm)
         goes_on(console)
