@@ -332,7 +332,7 @@ bool lab_settings(struct lab *lab, const struct config *vm, const char *what, st
     return plan_settings(store_tree(lab->store), vm, what, &plan, err) && lab_run(lab, plan, err);
 }
 
-static void build_snapshot(struct lab *lab, enum plan_machine machine)
+void lab_snapshot(struct lab *lab, enum plan_machine machine)
 {
     struct plan_source source = lab_source(lab);
     struct plan_snapshot request = {.machine = machine, .name = "taken"};
@@ -345,7 +345,7 @@ static void build_snapshot(struct lab *lab, enum plan_machine machine)
     memcpy(taken->sectors, lab->instant, sizeof taken->sectors);
 }
 
-static void build_apply(struct lab *lab, size_t index, struct plan_apply request)
+void lab_apply(struct lab *lab, size_t index, struct plan_apply request)
 {
     struct guid guid = lab->taken[index].guid;
     struct plan_source source = lab_source(lab);
@@ -378,16 +378,16 @@ static void build_saved(struct lab *lab)
 
 static void build_tree(struct lab *lab)
 {
-    build_snapshot(lab, MACHINE_OFF);
+    lab_snapshot(lab, MACHINE_OFF);
     work_a_while(lab, 4);
-    build_snapshot(lab, MACHINE_OFF);
-    build_apply(lab, 0, (struct plan_apply){.machine = MACHINE_OFF});
+    lab_snapshot(lab, MACHINE_OFF);
+    lab_apply(lab, 0, (struct plan_apply){.machine = MACHINE_OFF});
     work_a_while(lab, 5);
     build_saved(lab);
-    build_snapshot(lab, MACHINE_SAVED);
-    build_apply(lab, 2, (struct plan_apply){.machine = MACHINE_SAVED, .disks_only = true});
+    lab_snapshot(lab, MACHINE_SAVED);
+    lab_apply(lab, 2, (struct plan_apply){.machine = MACHINE_SAVED, .disks_only = true});
     work_a_while(lab, 6);
-    build_snapshot(lab, MACHINE_OFF);
+    lab_snapshot(lab, MACHINE_OFF);
 }
 
 void lab_new(struct lab *lab, bool with_tree)

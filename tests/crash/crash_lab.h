@@ -59,6 +59,10 @@ void lab_done(struct lab *lab);
 /* The VM in that state, with something that no snapshot has. */
 void lab_prepare(struct lab *lab, enum plan_machine machine);
 
+/* Takes one, or goes back to the index-th of those that were taken; they must succeed. */
+void lab_snapshot(struct lab *lab, enum plan_machine machine);
+void lab_apply(struct lab *lab, size_t index, struct plan_apply request);
+
 /* Runs a plan on the store with the machine: all of it, or up to stop_after. */
 bool lab_run(struct lab *lab, struct plan *plan, struct err *err) MUST_CHECK;
 struct plan_source lab_source(struct lab *lab);

@@ -15,6 +15,7 @@ struct merge_case {
     size_t deleted[4]; /* snapshots, counted from 1; 0: no more */
     bool is_quiet;     /* a snapshot in which nothing was written is taken first, and deleted */
     bool up;           /* the direction, where there are two */
+    bool is_forked;    /* L3 has another image over it, a fifth snapshot's, and the VM a new one */
 };
 
 static const struct merge_case CASES[] = {
@@ -27,6 +28,8 @@ static const struct merge_case CASES[] = {
     {"several, up", MACHINE_OFF, .deleted = {3, 4}, .up = true},
     {"everything", MACHINE_OFF, .deleted = {1, 2, 3, 4}},
     {"one below a fork", MACHINE_OFF, .deleted = {1, 3}},
+    {"down, with several above", MACHINE_OFF, .deleted = {3}, .is_forked = true},
+    {"up, with several above", MACHINE_OFF, .deleted = {3}, .up = true, .is_forked = true},
     {"an empty one is taken out", MACHINE_OFF, .is_quiet = true},
     {"an empty one among others", MACHINE_SAVED, .deleted = {4}, .is_quiet = true},
 };
@@ -75,6 +78,10 @@ static void begin(const struct merge_case *merge, struct lab *lab)
     lab_prepare(lab, merge->machine);
     if (merge->is_quiet)
         take_quiet_snapshots(lab);
+    if (merge->is_forked) {
+        lab_snapshot(lab, merge->machine);
+        lab_apply(lab, 3, (struct plan_apply){.machine = merge->machine});
+    }
     for (size_t i = 0; i < ARRAY_SIZE(merge->deleted) && merge->deleted[i]; i++)
         LAB_OK(delete_one(lab, &lab->taken[merge->deleted[i] - 1].guid, &err));
     io_memory_sync_all(lab->place.memory);
