@@ -52,36 +52,43 @@ static bool processes_wait(const struct vm *vm, struct vm_processes *ret_process
     }
 }
 
-/* False: it is not the VM's machine. */
-static bool is_the_vms(const struct vm *vm, const struct vm_process *process, struct guest_record *ret_record)
+/* *ret_fits: it is the VM's machine. One that is ready has a record; that it cannot be read is no reason to end a guest. */
+static bool is_the_vms(const struct vm *vm, const struct vm_process *process, struct guest_record *ret_record, bool *ret_fits,
+                       struct err *err)
 {
     const struct config *config = vm_config(vm);
     struct guest_record record;
-    struct err err;
 
+    *ret_fits = false;
     if (guid_is_set(&config->saved) || !process->dir)
-        return false;
-    if (!guest_record_read(process->dir, &record, &err)) {
-        log_info("QEMU %ld was not ready: %s", (long)process->pid, err.text);
-        return false;
+        return true;
+    if (!guest_record_read(process->dir, &record, err)) {
+        if (err->code != ERR_NOT_FOUND)
+            return false;
+        log_info("QEMU %ld was not ready: %s", (long)process->pid, err->text);
+        return true;
     }
-    bool fits = record.pid == process->pid && record.started == process->started &&
+    *ret_fits = record.pid == process->pid && record.started == process->started &&
                 strcmp(record.generation_id.text, config->generation_id.text) == 0;
-    if (fits)
+    if (*ret_fits)
         *ret_record = record;
     else
         guest_record_done(&record);
-    return fits;
+    return true;
 }
 
-/* Of two that are, the one that was started later has loaded what the other was saved to. The count if there is none. */
-static size_t choose(const struct vm *vm, const struct vm_processes *processes, struct guest_record *ret_record)
+/* Of two that are, the one that was started later has loaded what the other was saved to. *ret_chosen: the count if there is none. */
+static bool choose(const struct vm *vm, const struct vm_processes *processes, struct guest_record *ret_record, size_t *ret_chosen,
+                   struct err *err)
 {
     size_t chosen = processes->count;
 
     for (size_t i = 0; i < processes->count; i++) {
         struct guest_record record;
-        if (!is_the_vms(vm, &processes->items[i], &record))
+        bool fits;
+        if (!is_the_vms(vm, &processes->items[i], &record, &fits, err))
+            return false;
+        if (!fits)
             continue;
         if (chosen < processes->count && processes->items[chosen].started > processes->items[i].started) {
             guest_record_done(&record);
@@ -91,7 +98,8 @@ static size_t choose(const struct vm *vm, const struct vm_processes *processes, 
         *ret_record = record;
         chosen = i;
     }
-    return chosen;
+    *ret_chosen = chosen;
+    return true;
 }
 
 static bool others_end(const struct vm_processes *processes, size_t chosen, struct err *err)
@@ -134,8 +142,8 @@ static bool adopt(struct vm *vm, struct err *err)
 
     if (!processes_wait(vm, &processes, err))
         return false;
-    size_t chosen = choose(vm, &processes, &record);
-    if (!others_end(&processes, chosen, err))
+    size_t chosen;
+    if (!choose(vm, &processes, &record, &chosen, err) || !others_end(&processes, chosen, err))
         return false;
     if (chosen == processes.count)
         return true;

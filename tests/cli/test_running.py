@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import BUSY, CANCELLED, GUID, INVALID, STATE, main  # noqa: E402
+from bough_test import BUSY, CANCELLED, CORRUPT, GUID, INVALID, STATE, is_alive, kill, main  # noqa: E402
 
 
 class ConsoleProgram:
@@ -199,6 +199,21 @@ os.execv({os.environ["BOUGH_WORKER"]!r}, ["bough-worker", *sys.argv[1:]])
     assert vm.do("start", "--paused")["state"] == "paused" and seen.exists()
     log = next(home.runtime.rglob("worker.log")).read_text(encoding="utf-8")
     assert "works on the VM" in log, log
+
+
+def claim_a_guest_whose_record_cannot_be_read_is_not_ended(home):
+    vm = home.create("v", "--memory", "32M", "--disk", "8M,bus=virtio", "--nic", "none")
+    vm.do("start", "--paused")
+    shown = vm.do("show")
+    kill(shown["worker_pid"])
+    record, = home.runtime.rglob("guest.json")
+    text = record.read_bytes()
+    record.write_bytes(text[:len(text) // 2])
+    vm.refused(CORRUPT, "snapshot", says="stop --force")
+    assert is_alive(shown["qemu_pid"])
+    record.write_bytes(text)
+    vm.do("resume")
+    assert vm.do("show")["qemu_pid"] == shown["qemu_pid"] and vm.state() == "running"
 
 
 main(globals())
