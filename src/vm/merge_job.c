@@ -16,7 +16,7 @@
  * so many times as long. */
 #define STEP_BYTES      (1U << 20)
 #define IDLE_STEP_BYTES (8U << 20)
-#define LEAVES_TIMES    6U
+#define LEAVES_TIMES    10U
 #define NICE            10
 
 struct merge_job {
