@@ -185,6 +185,7 @@ int main(int argc, char **argv)
         json_t *message = wire_error(&err);
         if (message)
             (void)!wire_send(arguments.client_fd, message, 1000, &ignored);
+        json_decref(message);
     }
     return err_exit_status(err.code);
 }
