@@ -90,6 +90,9 @@ class Rounds:
             return state
         if self.vm.state() == "paused":  # one that was saved while it was paused
             self.vm.do("resume")
+        if may_boot and self.console.wait(r"^(R ready|T )", SETTLE_S)[1].group(1) == "R ready":
+            self.nonce = self.load()  # the command has found it killed, and started it
+            return "off"
         self.nonce = self.look()
         assert self.nonce in nonces, f"the guest {self.nonce} goes on, not one of {nonces}"
         return state
