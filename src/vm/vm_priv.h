@@ -72,8 +72,9 @@ bool vm_merge_pending(struct vm *vm, bool into_base, const struct progress *prog
 /* What is pending, and what is kept: docs/operations.md, "merging". NULL when out of memory. */
 json_t *vm_mergings(struct vm *vm);
 
-/* --- op_remove.c --- */
-/* ERR_BUSY: a chain of another VM of this home, as far as it can be read, goes through one of the images. */
+/* --- others.c --- */
+/* ERR_BUSY: a chain of another VM of this home, as far as it can be followed, goes through one of the images. ERR_STATE: nothing of it
+ * can be looked at. */
 bool vm_others_spare(struct vm *vm, const struct plan_layer *layers, size_t count, struct err *err) MUST_CHECK;
 /* The same of all images in the VM's folder. */
 bool vm_others_spare_all(struct vm *vm, struct err *err) MUST_CHECK;

@@ -516,6 +516,26 @@ def claim_remove_is_refused_while_another_vm_needs_an_image(home):
     assert child.exists()
 
 
+def claim_what_a_damaged_vm_needs_is_not_removed(home):
+    vm = home.create("v", "--disk", "8M")
+    child = home.dir / "child.vhd"
+    home.bough("disk", "create", child, "--parent", vm.disk())
+    other = home.create("w", "--disk", child)
+    point = other.snapshot()["guid"]
+    sound = other.snapshot_xml(point).read_bytes()
+    other.snapshot_xml(point).write_bytes(b"garbage")
+    with unchanged(home):
+        vm.refused(BUSY, "remove", "--yes", says="'w' needs it")
+    other.snapshot_xml(point).write_bytes(sound)
+    sound = other.xml.read_bytes()
+    other.xml.write_bytes(b"garbage")
+    with unchanged(home):
+        vm.refused(BUSY, "remove", "--yes", says="'w' needs it")
+    other.xml.write_bytes(sound)
+    home.bough("remove", "w", "--yes")
+    vm.do("remove", "--yes")
+
+
 def claim_rename_is_refused_while_another_vm_needs_an_image(home):
     vm = home.create("v", "--disk", "8M")
     home.bough("disk", "create", home.dir / "child.vhd", "--parent", vm.disk())
