@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "auto.h"
+#include "file.h"
 #include "bases.h"
 #include "clock.h"
 #include "last_end.h"
@@ -79,6 +80,25 @@ static bool start_guest(struct vm *vm, bool is_to_run, struct guest **ret_guest,
     return guest_start(config, &options, ret_guest, err);
 }
 
+/* A folder copied by hard links (cp -al) shares the images that are written: two machines would write to one (invariant 3). */
+static bool tops_are_alone(const struct vm *vm, struct err *err)
+{
+    const struct config *config = vm_config(vm);
+    struct io_stat stat;
+
+    for (size_t i = 0; i < config->disk_count; i++) {
+        const char *path = config->disks[i].path;
+        if (config->disks[i].is_cdrom || !path_is_inside(path, vm->dir))
+            continue;
+        if (!io_stat_path(&io_real, path, &stat, err))
+            return false;
+        if (stat.links > 1)
+            return err_set(err, ERR_STATE, "%s: is written by this VM and has another name in the file system, as in a copy made by "
+                           "hard links: `bough import --copy` makes a VM of its own of a folder", path);
+    }
+    return true;
+}
+
 /* What has not been noted yet is; that this cannot be written is no reason not to start. */
 static bool bases_look(struct vm *vm, struct err *err)
 {
@@ -112,7 +132,7 @@ bool op_start(struct vm *vm, const json_t *args, const struct progress *progress
     if (vm->present)
         return err_set(err, ERR_STATE, "start: %s: the VM runs already", vm_config(vm)->name);
     bool saved = guid_is_set(&vm_config(vm)->saved);
-    if (dry_run ? !bases_check(store_tree(vm->store), vm_config(vm), err) : !bases_look(vm, err))
+    if (!tops_are_alone(vm, err) || (dry_run ? !bases_check(store_tree(vm->store), vm_config(vm), err) : !bases_look(vm, err)))
         return err_prefix(err, "start: %s", vm_config(vm)->name);
     if (dry_run)
         return dry_answer(vm, "start", saved, ret_value, err);

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -89,6 +90,17 @@ def claim_base_in_the_folder_is_watched_too_and_the_folder_can_be_copied(home):
     assert noted(vm)["v.vhd"] != is_now(base), "cp gives it a new time"
     vm.do("start", "--paused")
     assert noted(vm) == {"v.vhd": is_now(base)}
+    vm.do("stop", "--force")
+
+
+def claim_a_copy_of_the_folder_by_hard_links_does_not_write_to_the_same_disk(home):
+    vm = home.create("v", "--disk", "16M,bus=virtio", "--nic", "none")
+    vm.snapshot()
+    subprocess.run(["cp", "-al", vm.folder, home.dir / "backup"], check=True)
+    with unchanged(home):
+        vm.refused(STATE, "start", "--paused", says="another name in the file system")
+    shutil.rmtree(home.dir / "backup")
+    vm.do("start", "--paused")
     vm.do("stop", "--force")
 
 
