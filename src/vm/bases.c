@@ -1,6 +1,7 @@
 #include "bases.h"
 
 #include "auto.h"
+#include "disk.h"
 #include "file.h"
 #include "vhd.h"
 
@@ -97,7 +98,7 @@ static bool chain_walk(const struct base_walk *walk, const char *top, struct err
 
     if (!vhd_open(&io_real, top, IO_READ_ONLY, &image, err))
         return false;
-    for (;;) {
+    for (unsigned depth = 0; depth < DISK_DEFAULT_MAX_DEPTH; depth++) {
         struct vhd *parent = NULL;
         if (!image_visit(walk, image, err))
             return false;
@@ -108,6 +109,7 @@ static bool chain_walk(const struct base_walk *walk, const char *top, struct err
         vhd_close(image);
         image = parent;
     }
+    return err_set(err, ERR_CORRUPT, "%s: its chain of parents has no end", top);
 }
 
 static bool walk_disks(const struct base_walk *walk, const struct config *of, struct err *err)

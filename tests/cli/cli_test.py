@@ -50,4 +50,4 @@ def unchanged(home):
     after = contents(home.machines)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert not changed, f"changed: {sorted(changed)}"
-    assert home.processes() == [], "a process is left"
+    assert home.no_process_is_left()

@@ -13,7 +13,7 @@ from bough_test import HOOK, INVALID, IO, NOT_FOUND, is_alive, main  # noqa: E40
 from cli_test import unchanged  # noqa: E402
 
 LOG_ALL = """#!/bin/sh
-{ echo "$(basename "$0") $*"; env | grep '^BOUGH_' | grep -v -e HOME -e RUNTIME -e WORKER | sort; } >>"$LOG"
+{ echo "$(basename "$0") $*"; env | grep '^BOUGH_' | grep -v -e HOME -e RUNTIME -e WORKER -e GUEST | sort; } >>"$LOG"
 """
 
 

@@ -67,7 +67,7 @@ def claim_states_and_their_words(home):
         printed = home.bough(*line)
         assert printed == told, (line, printed)
         assert vm.state() == state and home.json("list")[0]["state"] == state, (line, vm.state())
-    assert home.processes() == []
+    assert home.no_process_is_left()
 
 
 def claim_console_passes_lines_both_ways_and_outlives_a_revert(home):

@@ -62,7 +62,7 @@ def claim_snapshot_of_a_saved_vm_shares_its_memory(home):
     vm, console = home.booted_guest()
     nonce = console.step().nonce
     vm.do("save")
-    assert vm.state() == "saved" and home.processes() == []
+    assert vm.state() == "saved" and home.no_process_is_left()
     guid = vm.snapshot("saved")["guid"]
     assert vm.state() == "saved"
     ((saved_nonce, counter),) = memory_counters(vm.memory_file(guid))

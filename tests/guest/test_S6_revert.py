@@ -55,7 +55,7 @@ def claim_revert_to_a_snapshot_taken_off_leaves_the_vm_off(home):
     assert console.run("cat /disk/file; rm /disk/file; sync") == (0, ["kept"])
     answer = vm.do("revert")
     assert answer["state"] == "off" and answer["running_us"] is None, answer
-    assert vm.state() == "off" and home.processes() == []
+    assert vm.state() == "off" and home.no_process_is_left()
     assert vm.disk() != old_working and not old_working.exists()
 
     vm.do("start")
@@ -72,7 +72,7 @@ def claim_revert_of_a_vm_that_is_off_works_without_any_process(home):
     second = vm.disk()
     vm.do("revert")
     assert len({first, second, vm.disk()}) == 3 and list(vm.disks_folder.iterdir()) == [vm.disk()]
-    assert home.processes() == []
+    assert home.no_process_is_left()
 
 
 def claim_revert_from_off_to_a_running_snapshot_starts_the_guest_of_then(home):
@@ -90,7 +90,7 @@ def claim_no_start_leaves_the_vm_saved_and_start_goes_on_from_there(home):
     point = vm.snapshot()["guid"]
     ((_, counter),) = memory_counters(vm.memory_file(point))
     assert vm.do("revert", "--no-start")["state"] == "saved"
-    assert vm.state() == "saved" and home.processes() == []
+    assert vm.state() == "saved" and home.no_process_is_left()
     vm.do("start", "--paused")
     assert vm.state() == "paused"
     again = vm.console()

@@ -58,7 +58,7 @@ def claim_guest_under_load_goes_on_with_the_next_worker_and_all_operations_work(
     assert vm.do("stop", timeout=90)["state"] == "off", "the power button"
     assert vm.do("show")["ended"] is None, "that is what was asked for"
     assert file_system_check(flattened_by_7zip(vm.disk())) == ""
-    assert not list(home.runtime.glob("dirty/*")) and home.processes() == []
+    assert not list(home.runtime.glob("dirty/*")) and home.no_process_is_left()
 
 
 def claim_paused_guest_stays_paused_and_one_that_a_save_stopped_does_not(home):
@@ -139,7 +139,7 @@ def claim_end_of_qemu_is_told_until_the_next_start(home):
     wait_until(lambda: vm.state() == "off", 60, "the guest to switch itself off")
     assert vm.do("show")["ended"]["code"] == "guest-shutdown"
     assert "off " in home.bough("list"), "it is nothing to be told unasked"
-    assert not list(home.runtime.glob("dirty/*")) and home.processes() == []
+    assert not list(home.runtime.glob("dirty/*")) and home.no_process_is_left()
 
 
 def claim_guest_that_switches_itself_off_while_nobody_manages_it_is_off(home):

@@ -93,6 +93,11 @@ class Home:
                     found.append(int(entry))
         return found
 
+    def no_process_is_left(self):
+        """A worker lets go of the VM, on the disk too, behind its last answer."""
+        wait_until(lambda: self.processes() == [], 5, "the end of every process")
+        return True
+
     def start(self, *arguments, **keywords):
         """The command as a process that is not waited for."""
         return subprocess.Popen([self.program, *map(str, arguments)], env=self.env, stdin=subprocess.DEVNULL,
