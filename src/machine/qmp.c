@@ -17,6 +17,7 @@
 #define LINE_MAX_BYTES  (16U << 20)
 #define READ_BYTES      (64U << 10)
 #define EVENTS_MAX      4096U
+#define OTHERS_BEFORE_GREETING 64
 #define CONNECT_STEP_MS 1
 
 struct qmp {
@@ -353,13 +354,27 @@ static bool socket_connect(const char *path, int pidfd, int64_t deadline_ms, int
     return true;
 }
 
+/* A monitor that somebody was at before may still tell its events, or answer him, on the new connection: those go by. */
+static bool greeting_receive(struct qmp *qmp, int64_t deadline_ms, json_t **ret_message, struct err *err)
+{
+    for (unsigned others = 0; others <= OTHERS_BEFORE_GREETING; others++) {
+        if (!message_receive(qmp, deadline_ms, ret_message, err))
+            return false;
+        if (!*ret_message)
+            return err_set(err, ERR_TIMEOUT, "QEMU's monitor sent no greeting in time");
+        if (!json_object_get(*ret_message, "event") && !json_object_get(*ret_message, "return") &&
+            !json_object_get(*ret_message, "error"))
+            return true;
+        json_decref(*ret_message);
+    }
+    return protocol_broken(qmp, err, "no greeting");
+}
+
 static bool greeting_read(struct qmp *qmp, int64_t deadline_ms, struct err *err)
 {
     json_t *message = NULL;
-    if (!message_receive(qmp, deadline_ms, &message, err))
+    if (!greeting_receive(qmp, deadline_ms, &message, err))
         return false;
-    if (!message)
-        return err_set(err, ERR_TIMEOUT, "QEMU's monitor sent no greeting in time");
     int major, minor, micro;
     int failed = json_unpack(message, "{s:{s:{s:{s:i, s:i, s:i}}}}", "QMP", "version", "qemu", "major",
                              &major, "minor", &minor, "micro", &micro);

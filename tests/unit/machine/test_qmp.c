@@ -60,6 +60,16 @@ static void greeting_gives_the_version(void **state)
     end(qmp);
 }
 
+static void what_a_monitor_tells_of_a_connection_before_goes_by(void **state)
+{
+    (void)state;
+    struct qmp *qmp = TALK({FAKE_SEND, EVENT("STOP") "{\"return\": {}, \"id\": 7}\r\n{\"error\": {\"class\": \"x\"}}\r\n", 0},
+                           FAKE_WELCOME);
+    assert_non_null(qmp);
+    assert_string_equal(qmp_version(qmp), "7.2.22");
+    end(qmp);
+}
+
 static void lines_in_pieces_are_put_together(void **state)
 {
     (void)state;
@@ -343,6 +353,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(greeting_gives_the_version),
+        cmocka_unit_test(what_a_monitor_tells_of_a_connection_before_goes_by),
         cmocka_unit_test(lines_in_pieces_are_put_together),
         cmocka_unit_test(events_before_a_reply_stay_in_order),
         cmocka_unit_test(put_back_events_come_first),
