@@ -307,6 +307,9 @@ static bool set_run_state_right(struct saving *saving, struct err *err)
 bool saving_roll_back(struct saving *saving)
 {
     struct err first = *saving->err, second = ERR_INIT, later = ERR_INIT;
+    /* QEMU that waits in a write ends only when what it writes is read. */
+    if (saving->save->pace)
+        saving->save->pace(saving->save->context, UINT64_MAX);
     bool over = cancel(saving->machine, &second);
     /* Also where QEMU does not end it: a guest must not be left standing. */
     bool right = set_run_state_right(saving, over ? &second : &later) && over;
