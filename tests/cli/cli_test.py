@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+from bough_test import TOP  # noqa: E402
 
 
 def contents(folder):
@@ -51,3 +53,15 @@ def unchanged(home):
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert not changed, f"changed: {sorted(changed)}"
     assert home.no_process_is_left()
+
+
+def completed(home, line):
+    """What bash offers for the last word of `bough LINE...`, sorted."""
+    script = f"""bough() {{ '{home.program}' "$@"; }}
+        . '{TOP}/src/cli/completion.bash'; compopt() {{ :; }}
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bough bough "${{!#}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}" """
+    told = subprocess.run(["bash", "-c", script, "bash", "bough", *line], env=home.env, cwd=home.dir, capture_output=True,
+                          text=True, check=True)
+    assert told.stderr == "", told
+    return sorted(told.stdout.splitlines())

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import (CANCELLED, CORRUPT, EXISTS, INVALID, IO, MISMATCH, NO_SPACE, NOT_FOUND, STATE, TOP,  # noqa: E402
+from bough_test import (CANCELLED, CORRUPT, EXISTS, INVALID, IO, MISMATCH, NO_SPACE, NOT_FOUND, STATE,  # noqa: E402
                         UNSUPPORTED, USAGE, main)
+from cli_test import completed  # noqa: E402
 
 
 def claim_created_images_are_what_was_asked_for(home):
@@ -374,18 +375,12 @@ def claim_a_bar_is_drawn_on_a_terminal_for_what_takes_long(home):
 
 
 def claim_bash_completes_verbs_options_and_formats(home):
-    script = f"""bough() {{ '{home.program}' "$@"; }}
-        . '{TOP}/src/cli/completion.bash'; compopt() {{ :; }}
-        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bough bough "${{!#}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
-        printf '%s\\n' "${{COMPREPLY[@]}}" """
     (home.dir / "a name").touch()
     for line, offered in ((["disk", "re"], ["reconnect", "repair", "resize"]),
                           (["disk", "merge", "--"], ["--child", "--into-base", "--json"]),
                           (["disk", "convert", "a", "b", "--format", "v"], ["vdi", "vhdx", "vmdk"]),
                           (["disk", "info", f"{home.dir}/a"], [f"{home.dir}/a name"])):
-        told = subprocess.run(["bash", "-c", script, "bash", "bough", *line], env=home.env, capture_output=True, text=True,
-                              check=True).stdout
-        assert sorted(told.splitlines()) == offered, (line, told)
+        assert completed(home, line) == offered, (line, completed(home, line))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from bough_test import IO, QEMU, USAGE, main  # noqa: E402
-from cli_test import unchanged  # noqa: E402
+from cli_test import completed, unchanged  # noqa: E402
 
 
 def commands(home):
@@ -43,6 +43,29 @@ def claim_options_in_a_usage_are_those_in_its_help(home):
         used = set(re.findall(r"--[a-z-]+", text.splitlines()[0]))
         explained = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
         assert used == explained, (command, used, explained)
+
+
+def claim_bash_completes_every_command_and_every_option(home):
+    assert completed(home, [""]) == sorted([*commands(home), "help"])
+    for command in commands(home):
+        if command != "disk":
+            explained = re.findall(r"^  (--[a-z-]+)", home.bough("help", command), re.M)
+            assert completed(home, [command, "v", "--"]) == sorted(explained), command
+
+
+def claim_bash_completes_operands_wherever_options_stand(home):
+    home.create("v", "--nic", "none")
+    first, second = (home.bough("snapshot", "v").strip() for _ in range(2))
+    (home.dir / "folder").mkdir()
+    settings = re.findall(r"[a-z]+", re.search(r"\((.*)\)", home.run("set", "v", "no-such=1").stderr)[1])
+    for line, offered in ((["delete", ""], ["v"]), (["delete", "--subtree", "v", ""], [first, second]),
+                          (["delete", "v", first[:9].lower()], [first]), (["snapshot", "--name", "x", ""], ["v"]),
+                          (["export", "v", "--name", "=", "x", ""], [first, second, "folder"]),
+                          (["export", "v", first, "fol"], ["folder"]), (["tree", "v", ""], [""]),
+                          (["check", "--repair", "v", "--from", second], [second]), (["help", "ren"], ["rename", "rename-snapshot"]),
+                          (["help", "disk", "in"], ["info"]), (["set", "v", ""], [f"{key}=" for key in settings])):
+        told = [found for found in completed(home, line) if found not in ("h", "r", "c")]  # this home's own folders
+        assert told == sorted(offered), (line, told)
 
 
 def claim_wrong_command_line_exits_2_and_prints_nothing_on_standard_output(home):
