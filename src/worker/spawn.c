@@ -18,11 +18,11 @@
 
 #define CLIENT_FD 3 /* in the worker */
 
-/* Beside this program, where it is installed, or where it is built. */
+/* Beside this program, where it is installed (that is told from there too, so that what is installed can be moved), or
+ * where it is built. */
 static bool worker_find(char **ret_path, struct err *err)
 {
-    static const char *const PLACES[] = {"bough-worker", "../libexec/bough/bough-worker",
-                                         "../worker/bough-worker"};
+    static const char *const PLACES[] = {"bough-worker", BOUGH_WORKER_INSTALLED, "../worker/bough-worker"};
     const char *set = getenv("BOUGH_WORKER");
     char self[4096];
 
@@ -34,7 +34,7 @@ static bool worker_find(char **ret_path, struct err *err)
     self[length] = '\0';
     AUTO_FREE char *dir = path_dir(self);
     for (size_t i = 0; dir && i < ARRAY_SIZE(PLACES); i++) {
-        AUTO_FREE char *path = path_join(dir, PLACES[i]);
+        AUTO_FREE char *path = *PLACES[i] == '/' ? strdup(PLACES[i]) : path_join(dir, PLACES[i]);
         if (path && access(path, X_OK) == 0) {
             *ret_path = TAKE(path);
             return true;
