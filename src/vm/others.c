@@ -148,7 +148,7 @@ static bool needed_by(const char *name, const struct plan_layer *layers, size_t 
     return is_free;
 }
 
-bool vm_others_spare(struct vm *vm, const struct plan_layer *layers, size_t count, struct err *err)
+bool vm_others_spare(const char *vm_dir, const struct plan_layer *layers, size_t count, struct err *err)
 {
     char **names;
     bool is_free = true;
@@ -158,26 +158,33 @@ bool vm_others_spare(struct vm *vm, const struct plan_layer *layers, size_t coun
     if (!store_list(&io_real, &names, err))
         return false;
     for (size_t i = 0; names[i] && is_free; i++)
-        is_free = strcmp(names[i], path_base(vm->dir)) == 0 || needed_by(names[i], layers, count, err);
+        is_free = strcmp(names[i], path_base(vm_dir)) == 0 || needed_by(names[i], layers, count, err);
     store_list_free(names);
     return is_free;
+}
+
+bool vm_others_spare_inside(const char *vm_dir, struct plan_layer *layers, size_t count, struct err *err)
+{
+    size_t inside = 0;
+
+    for (size_t i = 0; i < count; i++) { /* those that are in the folder come first */
+        struct plan_layer layer = layers[i];
+        if (!path_is_inside(layer.path, vm_dir))
+            continue;
+        layers[i] = layers[inside];
+        layers[inside++] = layer;
+    }
+    return vm_others_spare(vm_dir, layers, inside, err);
 }
 
 bool vm_others_spare_all(struct vm *vm, struct err *err)
 {
     struct plan_layer *layers;
-    size_t count, inside = 0;
+    size_t count;
 
     if (!store_layers(vm->store, &layers, &count, err))
         return false;
-    for (size_t i = 0; i < count; i++) { /* those that are in the folder come first */
-        struct plan_layer layer = layers[i];
-        if (!path_is_inside(layer.path, vm->dir))
-            continue;
-        layers[i] = layers[inside];
-        layers[inside++] = layer;
-    }
-    bool is_free = vm_others_spare(vm, layers, inside, err);
+    bool is_free = vm_others_spare_inside(vm->dir, layers, count, err);
     store_layers_free(layers, count);
     return is_free;
 }

@@ -295,11 +295,13 @@ static bool import_in_place(const struct import_request *request, const struct t
         return err_oom(err);
     if (!config_check_vm_name(name, err) || !store_tree_layers(&io_real, tree, &layers, &layer_count, err))
         return false;
-    bool sound = layers_check(request, layers, layer_count, err);
+    bool moves = strcmp(wanted, request->dir) != 0;
+    /* As for a rename: parent links of others lead to it by its name. */
+    bool sound = layers_check(request, layers, layer_count, err) &&
+                 (!moves || vm_others_spare_inside(request->dir, layers, layer_count, err));
     store_layers_free(layers, layer_count);
     if (!sound || !plan_move(tree, wanted, &plan, err))
         return false;
-    bool moves = strcmp(wanted, request->dir) != 0;
     if (request->dry_run)
         return vm_answer_plan(moves ? plan : &(struct plan){.summary = plan->summary}, ret_value, err);
     if (moves && !store_run_folder(&io_real, plan, NULL, NULL, err))

@@ -348,7 +348,7 @@ static bool removed_are_spare(struct vm *vm, const struct plan *plan, struct err
         if (step->kind == STEP_REMOVE_FILE && tree_is_layer(store_tree(vm->store), step->path) && !is_top(vm, step->path))
             layers[count++] = (struct plan_layer){.path = step->path};
     }
-    return vm_others_spare(vm, layers, count, err);
+    return vm_others_spare(vm->dir, layers, count, err);
 }
 
 bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, struct err *err)

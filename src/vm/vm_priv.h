@@ -75,7 +75,9 @@ json_t *vm_mergings(struct vm *vm);
 /* --- others.c --- */
 /* ERR_BUSY: a chain of another VM of this home, as far as it can be followed, goes through one of the images. ERR_STATE: nothing of it
  * can be looked at. */
-bool vm_others_spare(struct vm *vm, const struct plan_layer *layers, size_t count, struct err *err) MUST_CHECK;
+bool vm_others_spare(const char *vm_dir, const struct plan_layer *layers, size_t count, struct err *err) MUST_CHECK;
+/* The same of those that lie in the VM's folder; they are put first. */
+bool vm_others_spare_inside(const char *vm_dir, struct plan_layer *layers, size_t count, struct err *err) MUST_CHECK;
 /* The same of all images in the VM's folder. */
 bool vm_others_spare_all(struct vm *vm, struct err *err) MUST_CHECK;
 

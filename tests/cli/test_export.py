@@ -542,6 +542,8 @@ def claim_rename_is_refused_while_another_vm_needs_an_image(home):
     home.create("w", "--disk", home.dir / "child.vhd")
     with unchanged(home):
         vm.refused(BUSY, "rename", "x", says="'w' needs it")
+        home.refused(BUSY, "import", vm.folder, "--name", "x", says="'w' needs it")
+    home.bough("import", vm.folder)
     home.bough("remove", "w", "--yes")
     vm.do("rename", "x")
 
