@@ -144,13 +144,15 @@ bool saving_stop(struct saving *saving)
     return machine_stop(saving->machine, saving->err);
 }
 
-/* A guest that has just stopped by itself is in a state of another name. */
+/* A guest that has just stopped by itself is in a state of another name. So is one of which QEMU has just copied all: it has stopped it
+ * for the instant. */
 bool saving_check_stopped(struct saving *saving)
 {
+    static const char *const OURS[] = {"paused", "finish-migrate", "postmigrate", NULL};
     char state[32];
     if (!saving_listen(saving, 0) || !machine_run_state(saving->machine, state, saving->err))
         return false;
-    saving->guest_stopped |= strcmp(state, "paused") != 0;
+    saving->guest_stopped |= !machine_is_named(OURS, state);
     saving->asked_stop_us = saving->stop_us;
     return true;
 }

@@ -104,6 +104,17 @@ def claim_snapshot_of_a_running_vm_prints_the_guid_alone(home):
     assert re.match(r"^g: running after \d+\.\d{3} s\n$", said), said
 
 
+def claim_a_machine_whose_memory_is_nearly_all_zeros_goes_on_behind_each_snapshot(home):
+    """QEMU is at the end of it before anybody else is."""
+    vm = home.create("v", "--memory", "256M", "--disk", "16M,bus=virtio", "--nic", "none")
+    vm.do("start")
+    for _ in range(8):
+        vm.snapshot()
+        shown = vm.do("show")
+        assert (shown["state"], shown["run_state"]) == ("running", "running"), shown
+    vm.do("stop", "--force")
+
+
 def claim_interrupt_cancels_a_snapshot_or_comes_too_late(home):
     vm, console = home.booted_guest()
     outcomes = set()

@@ -122,6 +122,20 @@ static void with_tcg_a_guest_that_stops_itself_in_a_paced_save_stays_so(void **s
     assert_true(paces[pace_count - 1] == UINT64_MAX);
 }
 
+/* Where little is left it may all be zeros, which QEMU has written before it is stopped. */
+static void with_tcg_a_guest_that_qemu_stops_for_the_instant_just_before_us_goes_on(void **state)
+{
+    (void)state;
+    pace_next();
+    assert_true(SAVE(WELCOME_10, HELD, LEFT_MUCH, RUNS_ON, LEFT_MUCH, LEFT_LITTLE, READ_LINE, EVENT_AT("STOP", "", "3000"),
+                     MIGRATION("pre-switchover"), {FAKE_SEND, "{\"return\": {}, \"id\": $}\r\n", 0}, STATUS("finish-migrate"),
+                     PASS, FINISHED, ANSWER_BEHIND(EVENT_AT("RESUME", "", "9000")), READ_LINE));
+    assert_int_equal(times_sent("cont"), 2);
+    assert_int_equal(result.pauses, 2);
+    assert_int_equal(instants, 1);
+    assert_int_equal(json_array_size(events), 0);
+}
+
 /* Passes that do not become shorter end in a longer pause, and that is told. */
 static void with_tcg_a_guest_that_is_faster_than_its_copy_is_copied_standing(void **state)
 {
@@ -151,6 +165,7 @@ int main(void)
         cmocka_unit_test(with_tcg_an_old_qemu_that_does_not_forget_ends_with_a_longer_pause),
         cmocka_unit_test(with_tcg_a_bitmap_read_early_in_a_paced_save_costs_the_passes_not_the_guest),
         cmocka_unit_test(with_tcg_a_guest_that_stops_itself_in_a_paced_save_stays_so),
+        cmocka_unit_test(with_tcg_a_guest_that_qemu_stops_for_the_instant_just_before_us_goes_on),
         cmocka_unit_test(with_tcg_a_guest_that_is_faster_than_its_copy_is_copied_standing),
         cmocka_unit_test(a_failed_paced_save_lets_qemu_write),
     };
