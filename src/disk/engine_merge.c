@@ -38,12 +38,14 @@ bool engine_lend(struct engine *engine, const char *const *paths, size_t count, 
 {
     struct lending lending = {.paths = paths, .count = count};
 
-    if (!engine_flush(engine, err))
-        return false;
     for (unsigned i = 0; !engine_call(engine, /* at_instant= */ false, lend_do, &lending, err); i++) {
         if (err->code != ERR_BUSY || i == LEND_TRIES)
             return false;
-        usleep(LEND_WAIT_US);
+        /* Not before it is seen to be needed: it would send all to the disk that the machine has written to the top. */
+        if (i == 0 && !engine_flush(engine, err))
+            return false;
+        if (i > 0)
+            usleep(LEND_WAIT_US);
     }
     return true;
 }
