@@ -10,6 +10,7 @@ void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 /* With time stamps, as in the worker's log file. */
 void log_set_timestamps(bool on);
+/* One line, whatever names and what others said are in it: control characters are written as \xNN. */
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_debug(...)                                                                                       \

@@ -63,7 +63,7 @@ int cli_fail(const char *which, const struct err *err)
         text_print(stderr, which, TEXT_ONE_LINE);
         fputs(": ", stderr);
     }
-    text_print(stderr, err->text, TEXT_LINES);
+    text_print(stderr, err->text, TEXT_ONE_LINE);
     fputc('\n', stderr);
     return err_exit_status(err->code);
 }

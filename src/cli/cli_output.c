@@ -267,7 +267,7 @@ enum answer ask(bool with_cancel, const char *format, ...)
     va_end(args);
     fflush(stdout);
     do {
-        text_print(stderr, text, TEXT_LINES);
+        text_print(stderr, text, TEXT_ONE_LINE);
         fflush(stderr);
         if (getline(&line, &capacity, stdin) < 0) {
             fputc('\n', stderr);

@@ -11,11 +11,15 @@
 #include "bytes.h"
 #include "err.h"
 #include "guid.h"
+#include "log.h"
 #include "utf16.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static void a_long_prefix_is_cut_and_the_reason_stays(void **state)
 {
@@ -167,12 +171,44 @@ static void utf16_refuses_what_is_no_utf8_or_does_not_fit(void **state)
     assert_true(utf16_encode("ab", UTF16_LE, bytes, sizeof bytes, &length));
 }
 
+/* What the function writes to standard error. */
+static void written_by(void (*write_it)(void), char *text, size_t size)
+{
+    int file = memfd_create("log", MFD_CLOEXEC), before = dup(STDERR_FILENO);
+
+    fflush(stderr);
+    assert_true(file >= 0 && before >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    write_it();
+    fflush(stderr);
+    assert_true(dup2(before, STDERR_FILENO) >= 0);
+    ssize_t length = pread(file, text, size - 1, 0);
+    assert_true(length >= 0);
+    text[length] = '\0';
+    close(before);
+    close(file);
+}
+
+static void log_names(void)
+{
+    log_warning("%s: is damaged", "a\nb\x1b[2J\x7f\xc2\x9b\xc3\xa4.vhd");
+}
+
+static void a_name_makes_no_line_of_its_own_in_the_log(void **state)
+{
+    char text[256];
+
+    (void)state;
+    written_by(log_names, text, sizeof text);
+    assert_string_equal(text, "bough: warning: a\\x0ab\\x1b[2J\\x7f\\xc2\\x9b\xc3\xa4.vhd: is damaged\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_long_prefix_is_cut_and_the_reason_stays),
         cmocka_unit_test(every_error_code_has_a_name_of_its_own),
         cmocka_unit_test(full_disks_are_enospc_for_block_clients),
+        cmocka_unit_test(a_name_makes_no_line_of_its_own_in_the_log),
         cmocka_unit_test(sizes_parse_with_units_and_nothing_else),
         cmocka_unit_test(integers_survive_both_byte_orders),
         cmocka_unit_test(zero_detection_sees_a_single_byte_anywhere),

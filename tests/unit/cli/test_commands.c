@@ -298,6 +298,9 @@ static void control_characters_of_a_message_do_not_reach_the_terminal(void **sta
     fake_error_text = "\033[2Jname";
     run("start web");
     assert_string_equal(err_out, "bough: start: web: \\x1b[2Jname\n");
+    fake_error_text = "a\nbough: all is well\t.vhd: is damaged";
+    run("start web");
+    assert_string_equal(err_out, "bough: start: web: a\\x0abough: all is well\\x09.vhd: is damaged\n");
 }
 
 static void snapshot_prints_the_guid_alone(void **state)
