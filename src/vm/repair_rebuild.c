@@ -264,7 +264,7 @@ static bool disks_choose(struct repair *repair, struct config *vm, struct err *e
 }
 
 struct state_files {
-    char *names[64]; /* owned */
+    char **names; /* owned */
     size_t count, nvram_count;
 };
 
@@ -273,18 +273,25 @@ static int state_file_add(void *context, const char *name)
     struct state_files *files = context;
     const char *end = strrchr(name, '.');
 
-    if (!end || (size_t)(end - name) != GUID_LENGTH || files->count == ARRAY_SIZE(files->names) ||
+    if (!end || (size_t)(end - name) != GUID_LENGTH ||
         (strcmp(end, ".nvram") != 0 && strcmp(end, ".bin") != 0 && strcmp(end, ".vsv") != 0))
         return 0;
+    char **grown = reallocarray(files->names, files->count + 1, sizeof *grown);
+    if (!grown)
+        return ENOMEM;
+    files->names = grown;
+    if (!(grown[files->count] = strdup(name)))
+        return ENOMEM;
     files->nvram_count += strcmp(end, ".nvram") == 0;
-    files->names[files->count] = strdup(name);
-    return files->names[files->count++] ? 0 : ENOMEM;
+    files->count++;
+    return 0;
 }
 
 static void state_files_done(struct state_files *files)
 {
     for (size_t i = 0; i < files->count; i++)
         free(files->names[i]);
+    free(files->names);
 }
 
 /* As the snapshot has them. */

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
@@ -333,8 +334,10 @@ def claim_saved_vm_whose_file_is_lost_is_off_and_its_memory_is_kept(home):
     guid = vm.snapshot()["guid"]
     vm.do("start", "--paused")
     vm.do("save")
+    for number in range(99):  # of saves before, which nobody has swept
+        (vm.xml.parent / vm.guid / f"{str(uuid.uuid4()).upper()}.bin").write_bytes(bytes([number]))
     saved = {f.name: sha256(f) for f in (vm.xml.parent / vm.guid).iterdir()}
-    assert {Path(name).suffix for name in saved} == {".bin", ".vsv"}
+    assert {Path(name).suffix for name in saved} == {".bin", ".vsv"} and len(saved) == 101
     vm.xml.unlink()
     status, answer = repair(vm)
     assert status == 0 and vm.state() == "off" and vm.do("settings")["parent"] == guid, answer
