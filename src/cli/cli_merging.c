@@ -39,7 +39,7 @@ static void mark_first(json_t *merging)
     json_t *entry;
 
     json_array_foreach (merging, i, entry) {
-        if (strcmp(json_text(entry, "state"), "pending") != 0)
+        if (strcmp(json_text(entry, "state"), "pending") != 0 || *json_text(entry, "reason") != '\0')
             continue;
         json_object_set_new(entry, "state", json_string("running"));
         return;
@@ -67,12 +67,14 @@ json_t *merging_read(const struct tree *tree, const json_t *status)
 static char *pending_text(const json_t *entry, const char *name)
 {
     uint64_t done_bytes = json_bytes(entry, "done_bytes");
+    const char *reason = json_text(entry, "reason");
     char size[16], done[32] = "";
 
     if (done_bytes > 0)
         snprintf(done, sizeof done, "%s of ", size_format(done_bytes, size));
-    return string_printf("%s into %s, %s%s, %s", name, path_base(json_text(entry, "into")), done,
-                         size_format(json_bytes(entry, "bytes"), size), json_text(entry, "state"));
+    return string_printf("%s into %s, %s%s, %s%s%s", name, path_base(json_text(entry, "into")), done,
+                         size_format(json_bytes(entry, "bytes"), size), json_text(entry, "state"), *reason != '\0' ? ": " : "",
+                         reason);
 }
 
 /* The reason begins with the name of the file that is the reason. */
@@ -88,7 +90,7 @@ void merging_print(const json_t *merging)
 
     json_array_foreach (merging, i, entry) {
         const char *name = path_base(json_text(entry, "path")), *reason = json_text(entry, "reason");
-        bool kept = *reason != '\0';
+        bool kept = strcmp(json_text(entry, "state"), "kept") == 0;
         AUTO_FREE char *text = kept ? kept_text(name, reason) : pending_text(entry, name);
         view_line(kept ? "kept:" : "merging:", text ? text : "");
     }

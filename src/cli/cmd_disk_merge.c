@@ -3,6 +3,7 @@
 #include "cli_disk.h"
 #include "cli_output.h"
 #include "disk_tools.h"
+#include "room_merge.h"
 
 struct args {
     bool into_base, json;
@@ -35,10 +36,11 @@ static bool work(void *values, char **operands, const struct progress *progress,
     const struct args *args = values;
     const struct disk_merge_options options = {
         .into_base = args->into_base, .children = args->children.items, .child_count = args->children.count};
+    const struct room_merge_request room = {.child = operands[0], .direction = MERGE_DOWN, .is_asked_for = true};
     struct disk_merge_result result;
 
     if (!settle_images(args->children.items, args->children.count, err) ||
-        !disk_merge(&io_real, operands[0], &options, progress, &result, err))
+        !room_merge_check(&room, err) || !disk_merge(&io_real, operands[0], &options, progress, &result, err))
         return false;
     *ret_answer = answer_of(operands[0], args, &result);
     free(result.parent_path);

@@ -112,3 +112,11 @@ struct disk_merge_estimate {
 };
 bool disk_merge_estimate(const struct io *io, const char *child_path, struct disk_merge_estimate *ret_estimate,
                          struct err *err) MUST_CHECK;
+/* By how much the image becomes larger that a merge copies to: what it lacks of the other's sectors, by the bitmaps of max_blocks blocks,
+ * and the others taken to be like these (0: of all blocks). Zeros take less, and only copying tells which they are. */
+struct disk_merge_sides {
+    const char *child_path, *parent_path; /* parent_path NULL: what the child names */
+    enum disk_merge_direction direction;
+};
+bool disk_merge_new_bytes(const struct io *io, const struct disk_merge_sides *sides, uint64_t max_blocks,
+                          uint64_t *ret_bytes, struct err *err) MUST_CHECK;

@@ -2,6 +2,7 @@
 
 #include "bytes.h"
 #include "disk_tools.h"
+#include "room_merge.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -18,6 +19,8 @@
 #define IDLE_STEP_BYTES (8U << 20)
 #define LEAVES_TIMES    10U
 #define NICE            10
+/* How often it is looked how much is free. */
+#define ROOM_LOOK_BYTES (64U << 20)
 
 struct merge_job {
     struct plan_merging merging; /* its strings are owned */
@@ -36,6 +39,8 @@ struct merge_job {
 
     /* Of the thread alone; of its joiner behind it. */
     uint64_t requests_seen;
+    uint64_t reserve_bytes;             /* left to the machine; 0: it is not known what is free */
+    uint64_t began_bytes, looked_bytes; /* what the file took that becomes larger; what was copied at the last look for room */
     bool succeeded;
     struct err err;
 };
@@ -113,11 +118,53 @@ static void note_progress(struct merge_job *job, const struct disk_merging *merg
     pthread_mutex_unlock(&job->mutex);
 }
 
+/* --- room --- */
+
+static uint64_t allocated_bytes(const struct merge_job *job)
+{
+    struct io_stat stat;
+
+    return io_real.ops->stat(&io_real, merging_stays(&job->merging), &stat) == 0 ? stat.allocated_bytes : 0;
+}
+
+static void room_begin(struct merge_job *job)
+{
+    struct room_fs fs;
+    struct err ignored;
+
+    job->began_bytes = allocated_bytes(job);
+    if (room_fs_look(merging_stays(&job->merging), &fs, &ignored))
+        job->reserve_bytes = room_reserve_bytes(&fs);
+}
+
+static uint64_t look_every_bytes(const struct merge_job *job)
+{
+    return max_u64(STEP_BYTES, min_u64(ROOM_LOOK_BYTES, job->reserve_bytes / 2));
+}
+
+/* One that takes no space goes on: it makes room. */
+static bool is_room_left(struct merge_job *job, uint64_t copied_bytes, struct err *err)
+{
+    const char *path = merging_stays(&job->merging);
+    struct room_fs fs;
+    struct err ignored;
+    char has[16], reserve[16];
+
+    if (job->reserve_bytes == 0 || copied_bytes - job->looked_bytes < look_every_bytes(job) / 2)
+        return true;
+    job->looked_bytes = copied_bytes;
+    if (!room_fs_look(path, &fs, &ignored) || fs.free_bytes >= job->reserve_bytes ||
+        allocated_bytes(job) <= job->began_bytes + STEP_BYTES)
+        return true;
+    return err_set(err, ERR_NO_SPACE, "%s: the merge gives way to the guest: %s are free, and %s are left to it", path,
+                   size_format(fs.free_bytes, has), size_format(job->reserve_bytes, reserve));
+}
+
 /* --- the work --- */
 
 static bool copy_steps(struct merge_job *job, struct disk_merging *merging, struct err *err)
 {
-    uint64_t leave_us = 0;
+    uint64_t leave_us = 0, idle_step = min_u64(IDLE_STEP_BYTES, look_every_bytes(job));
     bool more = true;
 
     while (more) {
@@ -125,12 +172,14 @@ static bool copy_steps(struct merge_job *job, struct disk_merging *merging, stru
             return err_set(err, ERR_CANCELLED, "the merge is broken off; it can be begun again");
         bool yields = !job->hurries && machine_is_busy(job);
         uint64_t start_us = now_us();
-        if (!disk_merging_step(merging, yields ? STEP_BYTES : IDLE_STEP_BYTES, &more, err))
+        if (!disk_merging_step(merging, yields ? STEP_BYTES : idle_step, &more, err))
             return false;
         if (!job->hurries)
             disk_merging_settle(merging);
         leave_us = yields ? LEAVES_TIMES * (now_us() - start_us) : 0;
         note_progress(job, merging);
+        if (more && !is_room_left(job, disk_merging_copied_bytes(merging), err))
+            return false;
     }
     return true;
 }
@@ -149,6 +198,7 @@ static bool copy_images(struct merge_job *job, struct err *err)
     if (!disk_merging_open(&io_real, job->child, &options, /* progress= */ NULL, &merging, err))
         return false;
     note_progress(job, merging);
+    room_begin(job);
     bool copied = copy_steps(job, merging, err);
     return disk_merging_finish(merging, copied ? err : &ignored) && copied;
 }

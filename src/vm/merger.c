@@ -4,6 +4,7 @@
 #include "bases.h"
 #include "log.h"
 #include "merge_job.h"
+#include "room_merge.h"
 #include "text_json.h"
 #include "vm_priv.h"
 
@@ -19,7 +20,12 @@ struct merger {
     bool wanted;           /* there may be something pending */
     bool seals;            /* a top may be sealed for it, once: a snapshot was deleted */
     bool held;             /* cancelled by the user, until something asks for it again */
+    bool broken_off;       /* while it was asked for */
+    int64_t look_us;       /* there was no room: when to look again; 0: that is not waited for */
+    uint64_t had_bytes;    /* so much was free then */
 };
+
+#define ROOM_LOOK_US 60000000
 
 bool merger_new(struct merger **ret_merger, struct err *err)
 {
@@ -43,6 +49,53 @@ void merger_free(struct merger *merger)
         return;
     close(merger->over_fd);
     free(merger);
+}
+
+/* --- room --- */
+
+static uint64_t free_bytes(struct vm *vm)
+{
+    AUTO_FREE char *dir = tree_layers_dir(store_tree(vm->store));
+    struct room_fs fs = {0};
+    struct err ignored;
+
+    return dir && room_fs_look(dir, &fs, &ignored) ? fs.free_bytes : 0;
+}
+
+static void wait_for_room(struct vm *vm)
+{
+    vm->merger->had_bytes = free_bytes(vm);
+    vm->merger->look_us = vm_now_us() + ROOM_LOOK_US;
+}
+
+/* Somebody may have made room. */
+static void look_for_room(struct vm *vm)
+{
+    struct merger *merger = vm->merger;
+
+    if (merger->look_us == 0 || vm_now_us() < merger->look_us)
+        return;
+    merger->wanted = merger->wanted || free_bytes(vm) > merger->had_bytes;
+    wait_for_room(vm);
+}
+
+/* The first that there is room for. *ret_no_room tells of one that there is none for. */
+static const struct plan_merging *find_next(const struct store_merges *merges, bool hurries, struct err *ret_no_room)
+{
+    struct err err;
+
+    for (size_t i = 0; i < merges->count; i++) {
+        const struct plan_merging *merging = &merges->mergings[i];
+        struct room_merge_request request = room_merge_of(merging);
+        request.beside_guest = true;
+        request.is_asked_for = hurries;
+        if (merging->kept != MERGE_NOT_KEPT)
+            continue;
+        if (merging->child_is_empty || room_merge_check(&request, &err))
+            return merging;
+        *ret_no_room = err;
+    }
+    return NULL;
 }
 
 /* --- the next one --- */
@@ -110,12 +163,26 @@ static bool seal_all(struct vm *vm, const struct store_merges *merges, struct er
     return true;
 }
 
-/* *ret_started false: nothing is pending. */
+/* Nothing fits. That is an answer to who has asked; else it is waited for. */
+static bool has_no_room(struct vm *vm, bool hurries, const struct err *no_room, struct err *err)
+{
+    if (hurries) {
+        *err = *no_room;
+        return false;
+    }
+    log_info("merging waits: %s", no_room->text);
+    wait_for_room(vm);
+    return true;
+}
+
+/* *ret_started false: nothing is pending, or, if it does not hurry, nothing that there is room for. */
 static bool start_next(struct vm *vm, bool hurries, bool *ret_started, struct err *err)
 {
     struct store_merges merges;
+    struct err no_room = ERR_INIT;
 
     *ret_started = false;
+    vm->merger->look_us = 0;
     if (!merges_read(vm, &merges, err))
         return false;
     bool ok = true;
@@ -127,10 +194,12 @@ static bool start_next(struct vm *vm, bool hurries, bool *ret_started, struct er
             return false;
     }
     vm->merger->seals = false;
-    const struct plan_merging *next = find_kept(&merges, MERGE_NOT_KEPT);
+    const struct plan_merging *next = find_next(&merges, hurries, &no_room);
     if (next) {
         ok = forget_base(vm, &merges, next, err) && job_start(vm, next, hurries, err);
         *ret_started = ok;
+    } else if (no_room.code != ERR_NONE) {
+        ok = has_no_room(vm, hurries, &no_room, err);
     }
     store_merges_done(&merges);
     return ok;
@@ -233,7 +302,8 @@ void merger_go_on(struct vm *vm, const char *operation, bool done)
         merge_job_pause(merger->job, false);
     /* One that was asked for and broken off is not begun again behind the back of whoever did that. */
     if (is_one_of(operation, ASKS))
-        merger->held = !done && strcmp(operation, "merge") == 0;
+        merger->held = merger->broken_off;
+    merger->broken_off = false;
     merger->seals = merger->seals || (done && strcmp(operation, "delete") == 0);
     merger->wanted = true;
 }
@@ -250,6 +320,16 @@ bool vm_is_merging(const struct vm *vm)
     return vm->merger && vm->merger->job;
 }
 
+int vm_merge_wait_ms(const struct vm *vm)
+{
+    const struct merger *merger = vm->merger;
+
+    if (!merger || merger->look_us == 0 || merger->job)
+        return -1;
+    int64_t us = merger->look_us - vm_now_us();
+    return us > 0 ? (int)(us / 1000) + 1 : 0;
+}
+
 bool vm_merge_on(struct vm *vm)
 {
     struct merger *merger = vm->merger;
@@ -263,14 +343,17 @@ bool vm_merge_on(struct vm *vm)
     if (merger->job) {
         if (!merge_job_is_over(merger->job))
             return false;
-        /* After a failure it waits for the next operation: what is full stays so for a while. */
+        /* After a failure it waits for the next operation, or for room. */
         merger->wanted = job_complete(vm, /* merged= */ NULL, &err);
+        if (!merger->wanted && err.code == ERR_NO_SPACE)
+            wait_for_room(vm);
         if (merger->wanted)
             eventfd_write(merger->over_fd, 1);
         else
             log_warning("merging: %s", err.text);
         return true;
     }
+    look_for_room(vm);
     if (!merger->wanted || merger->held || store_is_uncertain(vm->store))
         return false;
     merger->wanted = false;
@@ -308,6 +391,7 @@ static bool wait_for_job(struct vm *vm, const struct asked *asked, struct err *e
         progress_report(asked->progress, "merge", asked->before_bytes + done, asked->before_bytes + total);
         if (progress_cancelled(asked->progress)) {
             merger_end(vm);
+            vm->merger->broken_off = true;
             return err_set(err, ERR_CANCELLED, "the merge was cancelled; it goes on with the next one");
         }
         poll(&over, 1, LOOK_MS);
@@ -345,8 +429,8 @@ json_t *merger_json(const struct vm *vm)
         return list;
     const struct plan_merging *merging = merge_job_merging(vm->merger->job);
     merge_job_progress(vm->merger->job, &done, &total);
-    json_array_append_new(list, json_pack("{s:o, s:o, s:I, s:I, s:s}", "path", text_json(merging_gone(merging)), "into",
+    json_array_append_new(list, json_pack("{s:o, s:o, s:I, s:I, s:s, s:n}", "path", text_json(merging_gone(merging)), "into",
                                           text_json(merging_stays(merging)), "bytes", (json_int_t)total, "done_bytes",
-                                          (json_int_t)done, "state", "running"));
+                                          (json_int_t)done, "state", "running", "reason"));
     return list;
 }

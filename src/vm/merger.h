@@ -20,5 +20,5 @@ void merger_end(struct vm *vm);
 
 /* All that is pending, at once and without regard to the machine; what was done goes to `merged`, also on failure. */
 bool merger_run(struct vm *vm, const struct progress *progress, json_t *merged, struct err *err) MUST_CHECK;
-/* [{"path", "into", "bytes", "done_bytes", "state": "running"}], or []; NULL when out of memory */
+/* [{"path", "into", "bytes", "done_bytes", "state": "running", "reason": null}], or []; NULL when out of memory */
 json_t *merger_json(const struct vm *vm);

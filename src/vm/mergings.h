@@ -5,7 +5,6 @@
 
 #include <jansson.h>
 
-/* One: {"path": what goes, "into": what stays or null, "bytes", "done_bytes": 0, "state": "pending" or "kept", "reason": text or null}. */
-json_t *merging_json(const struct plan_merging *merging);
-/* An array of all. New references, NULL when out of memory. */
+/* An array of {"path": what goes, "into": what stays or null, "bytes", "done_bytes": 0, "state": "pending" or "kept", "reason": text or
+ * null}; one that is pending has a reason where there is no room for it. A new reference, NULL when out of memory. */
 json_t *mergings_json(const struct store_merges *merges);

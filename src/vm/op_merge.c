@@ -69,10 +69,12 @@ static bool merges_read(struct vm *vm, bool into_base, struct store_merges *ret_
            store_merges_read(&io_real, store_tree(vm->store), machine, into_base, ret_merges, err);
 }
 
-/* Damage in one image is no reason to leave the others; what ends this process's work, or meets all of them, is. */
+/* Damage in one image is no reason to leave the others, nor is one that does not fit: they may be smaller, and make room. What ends this
+ * process's work, or meets all of them, is. */
 static bool is_of_one_image(const struct err *err)
 {
-    return err->code == ERR_CORRUPT || err->code == ERR_MISMATCH || err->code == ERR_UNSUPPORTED || err->code == ERR_STATE;
+    return err->code == ERR_CORRUPT || err->code == ERR_MISMATCH || err->code == ERR_UNSUPPORTED || err->code == ERR_STATE ||
+           err->code == ERR_NO_SPACE;
 }
 
 bool vm_merge_pending(struct vm *vm, bool into_base, const struct progress *progress, json_t *merged, struct err *err)
@@ -121,7 +123,7 @@ static bool answer_dry_run(struct vm *vm, bool into_base, json_t **ret_value, st
         return false;
     bool ok = store_merges_plan_all(&merges, store_tree(vm->store), &plan, err);
     store_merges_done(&merges);
-    return ok && vm_answer_plan(plan, ret_value, err);
+    return ok && vm_answer_room(vm, plan, ret_value, err);
 }
 
 static bool merge_now(struct vm *vm, bool into_base, const struct progress *progress, json_t **ret_value, struct err *err)

@@ -99,7 +99,7 @@ static bool delete_snapshot(struct vm *vm, const struct delete_request *request,
         return false;
     if (request->dry_run)
         return (vm->present || request->no_merge || store_merges_behind(&io_real, store_tree(vm->store), plan, err)) &&
-               vm_answer_plan(plan, ret_value, err);
+               vm_answer_room(vm, plan, ret_value, err);
     json_t *before = listed_guids(store_tree(vm->store));
     bool done = vm_run_plan(vm, plan, &run, err) &&
                 vm_answer(delete_answer(vm, request, gone, before, progress), ret_value, err);

@@ -6,9 +6,6 @@
 #include "file.h"
 #include "vhd.h"
 
-#include <errno.h>
-#include <sys/statvfs.h>
-
 #define SETTINGS_BYTES      8192U /* of a file of settings, without: */
 #define LISTED_BYTES        200U
 #define LAYER_BYTES         8192U /* of an empty layer, without its table */
@@ -47,6 +44,21 @@ static void memory_add(const struct vm *vm, const struct plan *plan, size_t inde
     room->at_least_bytes += at_least;
 }
 
+/* Only where it is the same file system: what is told is what is free there. Returns what the merge takes. */
+static uint64_t merge_bytes(const struct vm *vm, const struct step *step)
+{
+    const struct room_merge_request request = {.child = step->path, .parent = step->from, .direction = step->direction};
+    const char *grows = step->direction == MERGE_UP ? step->path : step->from;
+    struct room_merge room;
+    struct io_stat there, here;
+
+    if (io_real.ops->stat(&io_real, grows, &there) != 0 || io_real.ops->stat(&io_real, vm->dir, &here) != 0 ||
+        there.device != here.device)
+        return 0;
+    room_merge_look(&request, &room);
+    return room.needs_bytes;
+}
+
 static void both_add(struct room *room, uint64_t bytes)
 {
     room->needs_bytes += bytes;
@@ -80,24 +92,60 @@ static bool step_add(const struct vm *vm, const struct plan *plan, size_t index,
 static bool look(const struct vm *vm, const struct plan *plan, struct room *ret_room, bool *ret_makes, struct err *err)
 {
     struct room room = {0};
-    struct statvfs fs;
 
     *ret_makes = false;
     for (size_t i = 0; i < plan->step_count; i++)
         *ret_makes |= step_add(vm, plan, i, &room);
-    if (statvfs(vm->dir, &fs) != 0)
-        return err_sys(err, errno, "ask for the free space of %s", vm->dir);
-    room.free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-    room.usable_bytes = geteuid() == 0 ? (uint64_t)fs.f_bfree * fs.f_frsize : room.free_bytes;
+    if (!room_fs_look(vm->dir, &room.fs, err))
+        return false;
     *ret_room = room;
     return true;
+}
+
+/* What a file that nothing else names gives back. */
+static uint64_t removed_bytes(const struct step *step)
+{
+    struct io_stat stat;
+
+    return io_real.ops->stat(&io_real, step->path, &stat) == 0 && stat.links == 1 ? stat.allocated_bytes : 0;
+}
+
+/* Merges come one after the other, and each gives back what its file took before the next: what counts is the most at one time. */
+static uint64_t most_of_merges(const struct vm *vm, const struct plan *plan)
+{
+    uint64_t taken = 0, given = 0, most = 0;
+
+    for (size_t i = 0; i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->kind == STEP_MERGE_DATA)
+            taken += merge_bytes(vm, step);
+        else if (step->kind == STEP_REMOVE_FILE)
+            given += removed_bytes(step);
+        most = max_u64(most, taken - min_u64(taken, given));
+    }
+    return most;
 }
 
 bool room_look(const struct vm *vm, const struct plan *plan, struct room *ret_room, struct err *err)
 {
     bool ignored;
 
-    return look(vm, plan, ret_room, &ignored, err);
+    if (!look(vm, plan, ret_room, &ignored, err))
+        return false;
+    ret_room->needs_bytes += most_of_merges(vm, plan);
+    return true;
+}
+
+static bool merges_check(const struct plan *plan, struct err *err)
+{
+    for (size_t i = 0; i < plan->step_count; i++) {
+        const struct step *step = &plan->steps[i];
+        const struct room_merge_request request = {
+            .child = step->path, .parent = step->from, .direction = step->direction, .is_asked_for = true};
+        if (step->kind == STEP_MERGE_DATA && !room_merge_check(&request, err))
+            return false;
+    }
+    return true;
 }
 
 bool room_check(const struct vm *vm, const struct plan *plan, struct err *err)
@@ -107,9 +155,9 @@ bool room_check(const struct vm *vm, const struct plan *plan, struct err *err)
 
     if (!look(vm, plan, &room, &makes, err))
         return false;
-    if (!makes || room.at_least_bytes + MARGIN_BYTES + room.at_least_bytes / MARGIN_DIVISOR <= room.usable_bytes)
-        return true;
+    if (!makes || room.at_least_bytes + MARGIN_BYTES + room.at_least_bytes / MARGIN_DIVISOR <= room.fs.usable_bytes)
+        return merges_check(plan, err);
     char needs[16], has[16];
     return err_set(err, ERR_NO_SPACE, "%s: needs about %s, and %s are free in %s", plan->summary,
-                   size_format(room.needs_bytes, needs), size_format(room.free_bytes, has), vm->dir);
+                   size_format(room.needs_bytes, needs), size_format(room.fs.free_bytes, has), vm->dir);
 }

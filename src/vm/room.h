@@ -2,13 +2,13 @@
  * fits by this may yet find no space, since others write too: then the operation fails as a whole. */
 #pragma once
 
+#include "room_merge.h"
 #include "vm_priv.h"
 
 struct room {
     uint64_t needs_bytes;    /* about */
     uint64_t at_least_bytes; /* by which it is refused */
-    uint64_t free_bytes;     /* to anybody */
-    uint64_t usable_bytes;   /* to who asks: root may use what is kept back for it */
+    struct room_fs fs;       /* of the VM's folder */
 };
 
 bool room_look(const struct vm *vm, const struct plan *plan, struct room *ret_room, struct err *err) MUST_CHECK;

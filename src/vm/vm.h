@@ -70,6 +70,8 @@ int vm_merger_fd(const struct vm *vm); /* for poll(): readable when vm_merge_on(
 bool vm_is_merging(const struct vm *vm);
 /* Begins the next merge, or brings one to its end; to be called when nobody wants an operation. True if there was anything. */
 bool vm_merge_on(struct vm *vm);
+/* There is no room for one: vm_merge_on() wants to be called after so many milliseconds; -1: that is not so. */
+int vm_merge_wait_ms(const struct vm *vm);
 /* It stays pending until the next start, delete or merge. True if there was one. */
 bool vm_merge_cancel(struct vm *vm);
 

@@ -387,7 +387,7 @@ bool vm_answer_room(const struct vm *vm, const struct plan *plan, json_t **ret_v
     if (!room_look(vm, plan, &room, err) || !vm_answer_plan(plan, ret_value, err))
         return false;
     json_object_set_new(*ret_value, "needs_bytes", json_integer((json_int_t)room.needs_bytes));
-    json_object_set_new(*ret_value, "free_bytes", json_integer((json_int_t)room.free_bytes));
+    json_object_set_new(*ret_value, "free_bytes", json_integer((json_int_t)room.fs.free_bytes));
     return true;
 }
 

@@ -111,9 +111,9 @@ static void merge_on(struct server *server, struct vm *vm)
 
 static int wait_ms(const struct vm *vm)
 {
-    int ms = vm_wait_ms(vm);
+    int ms = vm_wait_ms(vm), merge_ms = vm_is_merging(vm) ? SHOW_MERGING_MS : vm_merge_wait_ms(vm);
 
-    return vm_is_merging(vm) && (ms < 0 || ms > SHOW_MERGING_MS) ? SHOW_MERGING_MS : ms;
+    return merge_ms >= 0 && (ms < 0 || ms > merge_ms) ? merge_ms : ms;
 }
 
 /* Until the machine is gone and nobody wants anything any more. */

@@ -610,6 +610,67 @@ static void an_estimate_is_near_what_is_copied(void **state)
     assert_int_equal(estimate.parent_links, 1);
 }
 
+static uint64_t new_bytes(const struct lab *lab, const char *child, const char *parent, enum disk_merge_direction direction,
+                          uint64_t max_blocks)
+{
+    const struct disk_merge_sides sides = {.child_path = child, .parent_path = parent, .direction = direction};
+    uint64_t bytes;
+
+    OK(disk_merge_new_bytes(lab->io, &sides, max_blocks, &bytes, &err));
+    return bytes;
+}
+
+#define BITMAPS(blocks) ((blocks) * 512ULL)
+
+static void a_merge_takes_space_for_what_is_lacking_alone(void **state)
+{
+    const struct lab *lab = *state;
+    const struct disk_merge_sides base_up = {.child_path = "/d/a.avhd", .direction = DISK_MERGE_UP};
+    uint64_t bytes;
+
+    create(lab, "/d/base.vhd", VHD_DYNAMIC, 64 * MIB, NULL);
+    create(lab, "/d/a.avhd", VHD_DIFFERENCING, 0, "/d/base.vhd");
+    fill(lab, "/d/a.avhd", 0, 32 * MIB, 2);
+    create(lab, "/d/b.avhd", VHD_DIFFERENCING, 0, "/d/a.avhd");
+    fill(lab, "/d/b.avhd", 24 * MIB, 16 * MIB, 3);
+    assert_int_equal(new_bytes(lab, "/d/b.avhd", NULL, DISK_MERGE_DOWN, 0), 8 * MIB + BITMAPS(4));
+    assert_int_equal(new_bytes(lab, "/d/b.avhd", NULL, DISK_MERGE_UP, 0), 24 * MIB + BITMAPS(12));
+    assert_int_equal(new_bytes(lab, "/d/b.avhd", "/d/base.vhd", DISK_MERGE_DOWN, 0), 16 * MIB + BITMAPS(8));
+    REFUSED(ERR_INVALID, disk_merge_new_bytes(lab->io, &base_up, 0, &bytes, &err));
+}
+
+/* Halves of the same blocks, all of whose space is reserved: which sectors they are only the bitmaps tell. */
+static void reserved_space_is_not_taken_for_sectors(void **state)
+{
+    const struct lab *lab = *state;
+
+    create(lab, "/d/base.vhd", VHD_DYNAMIC, 64 * MIB, NULL);
+    create(lab, "/d/a.avhd", VHD_DIFFERENCING, 0, "/d/base.vhd");
+    create(lab, "/d/same.avhd", VHD_DIFFERENCING, 0, "/d/a.avhd");
+    create(lab, "/d/other.avhd", VHD_DIFFERENCING, 0, "/d/a.avhd");
+    for (uint64_t at = 0; at < 16 * MIB; at += 2 * MIB) {
+        fill(lab, "/d/a.avhd", at, MIB, 2);
+        fill(lab, "/d/same.avhd", at, MIB, 3);
+        fill(lab, "/d/other.avhd", at + MIB, MIB, 4);
+    }
+    for (uint64_t blocks = 0; blocks < 4; blocks++) { /* all are alike */
+        assert_int_equal(new_bytes(lab, "/d/same.avhd", NULL, DISK_MERGE_DOWN, blocks), 0);
+        assert_int_equal(new_bytes(lab, "/d/same.avhd", NULL, DISK_MERGE_UP, blocks), 0);
+        assert_int_equal(new_bytes(lab, "/d/other.avhd", NULL, DISK_MERGE_DOWN, blocks), 8 * MIB);
+        assert_int_equal(new_bytes(lab, "/d/other.avhd", NULL, DISK_MERGE_UP, blocks), 8 * MIB);
+    }
+}
+
+static void a_fixed_image_that_has_its_space_takes_none(void **state)
+{
+    const struct lab *lab = *state;
+
+    create(lab, "/d/base.vhd", VHD_FIXED, 16 * MIB, NULL);
+    create(lab, "/d/a.avhd", VHD_DIFFERENCING, 0, "/d/base.vhd");
+    fill(lab, "/d/a.avhd", 0, 8 * MIB, 2);
+    assert_int_equal(new_bytes(lab, "/d/a.avhd", NULL, DISK_MERGE_DOWN, 0), 0);
+}
+
 static bool cancel_first(void *context)
 {
     return ++*(unsigned *)context == 1;
@@ -660,6 +721,9 @@ int main(void)
         TEST(a_full_host_in_an_upward_merge_harms_nobody),
         TEST(a_merge_can_be_left_after_each_step),
         TEST(an_estimate_is_near_what_is_copied),
+        TEST(a_merge_takes_space_for_what_is_lacking_alone),
+        TEST(reserved_space_is_not_taken_for_sectors),
+        TEST(a_fixed_image_that_has_its_space_takes_none),
         TEST(a_cancelled_merge_can_be_done_again),
     };
 
