@@ -5,6 +5,7 @@
 #include "cli_output.h"
 #include "cli_view.h"
 #include "client.h"
+#include "file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,14 +48,30 @@ static json_t *snapshot_json(const struct tree *tree, const struct config *snaps
                      "thumbnail", view_thumbnail(tree, snapshot));
 }
 
-/* What all of it takes: each image that is named once, however many name it. */
-static uint64_t all_disks_bytes(const struct tree *tree)
+/* An image of a deleted snapshot that is still there, or one that it is to be merged with. */
+static void image_note(json_t *images, const struct tree *tree, const char *path)
 {
-    uint64_t sum = 0;
+    if (path_is_inside(path, tree->vm_dir))
+        json_object_set_new_nocheck(images, path, json_true());
+}
 
-    for (size_t i = 0; i < tree->disk_path_count; i++)
-        if (i == 0 || strcmp(tree->disk_paths[i - 1], tree->disk_paths[i]) != 0)
-            sum += view_allocated_bytes(tree->disk_paths[i]);
+/* What all of it takes, with what deleted snapshots have left: each image once, however many name it. */
+static uint64_t all_disks_bytes(const struct tree *tree, json_t *merging)
+{
+    json_auto_t *images = json_object();
+    uint64_t sum = 0;
+    const char *path;
+    json_t *entry;
+    size_t i;
+
+    for (i = 0; i < tree->disk_path_count; i++)
+        json_object_set_new_nocheck(images, tree->disk_paths[i], json_true());
+    json_array_foreach (merging, i, entry) {
+        image_note(images, tree, json_text(entry, "path"));
+        image_note(images, tree, json_text(entry, "into"));
+    }
+    json_object_foreach (images, path, entry)
+        sum += view_allocated_bytes(path);
     return sum;
 }
 
@@ -67,21 +84,21 @@ static uint64_t all_memory_bytes(const struct tree *tree)
     return sum;
 }
 
-static int tree_print_json(const struct tree *tree, const json_t *status)
+static int tree_print_json(const struct tree *tree, const json_t *status, json_t *merging)
 {
     json_t *snapshots = json_array();
     struct err err = ERR_INIT;
 
     for (size_t i = 0; i < tree->snapshot_count; i++)
         json_array_append_new(snapshots, snapshot_json(tree, tree->snapshots[i]));
-    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:I, s:I}, s:{s:o, s:o}, s:o, s:o}", "vm", "name",
+    json_auto_t *value = json_pack("{s:{s:o, s:s, s:s, s:O?}, s:{s:I, s:I}, s:{s:o, s:o}, s:o, s:O}", "vm", "name",
                                    json_from_text(tree->vm->name), "guid", tree->vm->guid.text, "state",
                                    json_text(status, "state"), "paused_for",
                                    json_object_get(status, "paused_for"), "space", "disks_bytes",
-                                   (json_int_t)all_disks_bytes(tree), "memory_bytes",
+                                   (json_int_t)all_disks_bytes(tree, merging), "memory_bytes",
                                    (json_int_t)all_memory_bytes(tree), "now", "parent",
                                    view_guid(&tree->vm->parent), "disks", view_disk_paths(tree->vm),
-                                   "snapshots", snapshots, "merging", merging_read(tree, status));
+                                   "snapshots", snapshots, "merging", merging);
     if (value)
         return output_json(value);
     (void)err_oom(&err);
@@ -163,21 +180,22 @@ static bool branch_add(struct libscols_table *table, struct libscols_line *paren
 }
 
 /* The VM itself, with what all its snapshots come to: forgotten ones are to be seen. */
-static struct libscols_line *root_line(struct libscols_table *table, const struct tree *tree)
+static struct libscols_line *root_line(struct libscols_table *table, const struct tree *tree, json_t *merging)
 {
     struct libscols_line *line = scols_table_new_line(table, NULL);
+    bool told = tree->snapshot_count + json_array_size(merging) > 0;
     char text[48] = "";
 
     if (tree->snapshot_count > 0)
         snprintf(text, sizeof text, "%zu snapshot%s", tree->snapshot_count, tree->snapshot_count > 1 ? "s" : "");
     if (!line || !table_set(line, COLUMN_NAME, tree->vm->name) || !table_set(line, COLUMN_STATE, text) ||
-        (tree->snapshot_count > 0 && (!size_set(line, COLUMN_DISKS, all_disks_bytes(tree)) ||
-                                      !size_set(line, COLUMN_MEMORY, all_memory_bytes(tree)))))
+        (told && (!size_set(line, COLUMN_DISKS, all_disks_bytes(tree, merging)) ||
+                  !size_set(line, COLUMN_MEMORY, all_memory_bytes(tree)))))
         return NULL;
     return line;
 }
 
-static int tree_print_table(const struct tree *tree, const json_t *status)
+static int tree_print_table(const struct tree *tree, const json_t *status, json_t *merging)
 {
     static const struct output_column COLUMNS[] = {
         [COLUMN_NAME] = {"NAME", SCOLS_FL_TREE},
@@ -188,13 +206,12 @@ static int tree_print_table(const struct tree *tree, const json_t *status)
         [COLUMN_ID] = {"ID", 0},
     };
     AUTO_TABLE struct libscols_table *table = table_new(COLUMNS, ARRAY_SIZE(COLUMNS));
-    struct libscols_line *root = table ? root_line(table, tree) : NULL;
+    struct libscols_line *root = table ? root_line(table, tree, merging) : NULL;
     AUTO_FREE char *state = view_state_text(status);
     const struct guid none = {""};
     bool filled = root && state && branch_add(table, root, tree, &none, state);
 
     int exit_status = table_print(filled ? table : NULL);
-    json_auto_t *merging = merging_read(tree, status);
     merging_print(merging);
     return exit_status;
 }
@@ -212,5 +229,6 @@ int cmd_tree(int argc, char **argv)
         return status;
     if (!view_tree(operands.items[0], &tree, &err) || !client_status(operands.items[0], &vm_status, &err))
         return cli_fail(operands.items[0], &err);
-    return args.json ? tree_print_json(tree, vm_status) : tree_print_table(tree, vm_status);
+    json_auto_t *merging = merging_read(tree, vm_status);
+    return args.json ? tree_print_json(tree, vm_status, merging) : tree_print_table(tree, vm_status, merging);
 }

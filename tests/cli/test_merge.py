@@ -122,6 +122,19 @@ def claim_a_subtree_goes_as_a_whole(home):
         assert len(layers(vm)) == 1
 
 
+def claim_tree_counts_what_deleted_snapshots_have_left(home):
+    """Kept under two branches, left to be merged, and with no snapshot any more."""
+    vm = grown(home, ("one", "two"))
+    vm.do("apply", "one")
+    write(home, vm, "branch", 1)
+    for name in ("one", "two"):
+        vm.do("delete", name, "--no-merge")
+        images = sum(file.stat().st_blocks * 512 for file in vm.folder.rglob("*.*vhd"))
+        space = vm.do("tree")["space"]["disks_bytes"]
+        assert space == images and merging(vm), (name, space, images)
+        assert f"{images / MIB:.1f} MiB" in home.bough("tree", "v").splitlines()[1], home.bough("tree", "v")
+
+
 def claim_no_merge_leaves_it_to_merge(home):
     vm = grown(home)
     with all_others_read_the_same(vm, ["two"]):
