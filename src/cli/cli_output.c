@@ -254,17 +254,14 @@ static bool answer_parse(const char *line, bool with_cancel, enum answer *ret_an
     return false;
 }
 
-enum answer ask(bool with_cancel, const char *format, ...)
+__attribute__((format(printf, 2, 0))) static enum answer ask_with(bool with_cancel, const char *format, va_list args)
 {
     AUTO_FREE char *line = NULL;
     enum answer answer;
     size_t capacity = 0;
     char text[512];
-    va_list args;
 
-    va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
-    va_end(args);
     fflush(stdout);
     do {
         text_print(stderr, text, TEXT_ONE_LINE);
@@ -275,4 +272,26 @@ enum answer ask(bool with_cancel, const char *format, ...)
         }
     } while (!answer_parse(line, with_cancel, &answer));
     return answer;
+}
+
+enum answer ask(bool with_cancel, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    enum answer answer = ask_with(with_cancel, format, args);
+    va_end(args);
+    return answer;
+}
+
+bool confirmed(bool is_sure, const char *format, ...)
+{
+    va_list args;
+
+    if (is_sure || !can_ask())
+        return true;
+    va_start(args, format);
+    enum answer answer = ask_with(/* with_cancel= */ false, format, args);
+    va_end(args);
+    return answer == ANSWER_YES;
 }

@@ -65,3 +65,5 @@ bool can_ask(void);
 /* Asks on standard error, e.g. "Go on? [y/N] ", and reads lines until one is an answer: y, n, an empty line
  * (no), or c where with_cancel. At the end of the input the answer is the one that does nothing. */
 enum answer ask(bool with_cancel, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* May it be done? Asked only where it is not sure yet, and there is somebody to ask. */
+bool confirmed(bool is_sure, const char *format, ...) __attribute__((format(printf, 2, 3)));

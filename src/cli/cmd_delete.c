@@ -54,9 +54,7 @@ int cmd_delete(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (args.subtree && !args.yes && !args.dry_run && can_ask() &&
-        ask(/* with_cancel= */ false, "Delete '%s' and all snapshots below it? [y/N] ", operands.items[1]) !=
-            ANSWER_YES)
+    if (!confirmed(!args.subtree || args.yes || args.dry_run, "Delete '%s' and all snapshots below it? [y/N] ", operands.items[1]))
         return err_exit_status(ERR_CANCELLED);
     if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
         !argument_flag(arguments, "subtree", args.subtree, &err) ||

@@ -39,9 +39,8 @@ int cmd_merge(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (args.into_base && !args.yes && !args.dry_run && can_ask() &&
-        ask(/* with_cancel= */ false, "Write into the base disks of '%s', which nothing else may use then? [y/N] ",
-            operands.items[0]) != ANSWER_YES)
+    if (!confirmed(!args.into_base || args.yes || args.dry_run,
+                   "Write into the base disks of '%s', which nothing else may use then? [y/N] ", operands.items[0]))
         return err_exit_status(ERR_CANCELLED);
     if (args.into_base && !args.dry_run)
         cli_warn(operands.items[0], "--into-base: whatever else uses a base disk that is written to reads wrongly from now on");

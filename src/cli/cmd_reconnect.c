@@ -39,9 +39,8 @@ int cmd_reconnect(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!args.yes && !args.dry_run && can_ask() &&
-        ask(/* with_cancel= */ false, "Take the bases of '%s' as they are now? Snapshots over them may read otherwise than before. [y/N] ",
-            operands.items[0]) != ANSWER_YES)
+    if (!confirmed(args.yes || args.dry_run,
+                   "Take the bases of '%s' as they are now? Snapshots over them may read otherwise than before. [y/N] ", operands.items[0]))
         return err_exit_status(ERR_CANCELLED);
     if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);

@@ -19,9 +19,7 @@ int cmd_remove(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!args.yes && !args.dry_run && can_ask() &&
-        ask(/* with_cancel= */ false, "Remove %s with all its snapshots, for ever? [y/N] ",
-            operands.items[0]) != ANSWER_YES)
+    if (!confirmed(args.yes || args.dry_run, "Remove %s with all its snapshots, for ever? [y/N] ", operands.items[0]))
         return err_exit_status(ERR_CANCELLED);
     if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
         return cli_fail(operands.items[0], &err);

@@ -27,8 +27,7 @@ int cmd_unlock(int argc, char **argv)
         return cli_usage_error("--host says which host is dead");
     if (!args.yes && !can_ask())
         return cli_usage_error("--yes says that the host '%s' does not run it", args.host);
-    if (!args.yes && ask(/* with_cancel= */ false, "Is it certain that the host '%s' does not run %s? [y/N] ", args.host,
-                         operands.items[0]) != ANSWER_YES)
+    if (!confirmed(args.yes, "Is it certain that the host '%s' does not run %s? [y/N] ", args.host, operands.items[0]))
         return err_exit_status(ERR_CANCELLED);
     return client_unlock(operands.items[0], args.host, &err) ? 0 : cli_fail(operands.items[0], &err);
 }
