@@ -22,23 +22,18 @@ static const struct cli_option OPTIONS[] = {
     CLI_JSON(struct args),
 };
 
-static bool arguments_fill(json_t *arguments, const struct args *args, const char *snapshot, struct err *err)
-{
-    return argument_text(arguments, "snapshot", snapshot, err) &&
-           argument_flag(arguments, "snapshot_first", args->snapshot_first, err) &&
-           argument_flag(arguments, "no_start", args->no_start, err) &&
-           argument_flag(arguments, "disks_only", args->disks_only, err) &&
-           argument_flag(arguments, "verify", args->verify, err) &&
-           argument_flag(arguments, "dry_run", args->dry_run, err);
-}
-
 /* Hyper-V's question. *no* goes on without a snapshot; where nobody can answer, that is the answer. */
-static enum answer keep_present(const char *vm_name)
+static bool keep_present(void *values, char **operands)
 {
-    if (!can_ask())
-        return ANSWER_NO;
-    return ask(/* with_cancel= */ true,
-               "The present state of %s will be lost. Take a snapshot of it first? [y/N/cancel] ", vm_name);
+    struct args *args = values;
+
+    if (args->snapshot_first || args->yes || args->dry_run || !can_ask())
+        return true;
+    enum answer answer = ask(/* with_cancel= */ true,
+                             "The present state of %s will be lost. Take a snapshot of it first? [y/N/cancel] ",
+                             operands[0]);
+    args->snapshot_first = answer == ANSWER_YES;
+    return answer != ANSWER_CANCEL;
 }
 
 static void back_print(const char *vm_name, const json_t *value)
@@ -63,21 +58,12 @@ int back_run(int argc, char **argv, const char *operation, bool with_snapshot)
 {
     const struct cli_syntax syntax = {OPTIONS, ARRAY_SIZE(OPTIONS), with_snapshot ? 2 : 1,
                                       with_snapshot ? 2 : 1};
+    const struct vm_verb verb = {.syntax = &syntax,
+                                 .operation = operation,
+                                 .operands = {"snapshot"},
+                                 .ask = keep_present,
+                                 .print = back_print};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&syntax, argc, argv, &args, &operands, &status))
-        return status;
-    if (!args.snapshot_first && !args.yes && !args.dry_run) {
-        enum answer answer = keep_present(operands.items[0]);
-        if (answer == ANSWER_CANCEL)
-            return err_exit_status(ERR_CANCELLED);
-        args.snapshot_first = answer == ANSWER_YES;
-    }
-    if (!arguments_fill(arguments, &args, with_snapshot ? operands.items[1] : NULL, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], operation, TAKE(arguments), args.json, back_print);
+    return vm_verb_run(&verb, argc, argv, &args, &args.json);
 }

@@ -205,7 +205,7 @@ int cmd_console(int argc, char **argv)
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
     if (args.json)
-        return call_and_print(operands.items[0], "console", NULL, /* json= */ true, NULL);
+        return vm_call(operands.items[0], "console", /* json= */ true, NULL);
     ended_by_signal = 0;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);

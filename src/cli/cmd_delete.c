@@ -44,22 +44,22 @@ static void print_deleted(const char *vm_name, const json_t *value)
         cli_warn(vm_name, stopped);
 }
 
+static bool ask_first(void *values, char **operands)
+{
+    const struct args *args = values;
+
+    return confirmed(!args->subtree || args->yes || args->dry_run, "Delete '%s' and all snapshots below it? [y/N] ",
+                     operands[1]);
+}
+
 int cmd_delete(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX,
+                                        .operation = "delete",
+                                        .operands = {"snapshot"},
+                                        .ask = ask_first,
+                                        .print = print_deleted};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!confirmed(!args.subtree || args.yes || args.dry_run, "Delete '%s' and all snapshots below it? [y/N] ", operands.items[1]))
-        return err_exit_status(ERR_CANCELLED);
-    if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
-        !argument_flag(arguments, "subtree", args.subtree, &err) ||
-        !argument_flag(arguments, "no_merge", args.no_merge, &err) ||
-        !argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "delete", TAKE(arguments), args.json, print_deleted);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -29,23 +29,23 @@ static void print_merged(const char *vm_name, const json_t *value)
     merging_print(merging);
 }
 
+static bool ask_first(void *values, char **operands)
+{
+    const struct args *args = values;
+
+    if (!confirmed(!args->into_base || args->yes || args->dry_run,
+                   "Write into the base disks of '%s', which nothing else may use then? [y/N] ", operands[0]))
+        return false;
+    if (args->into_base && !args->dry_run)
+        cli_warn(operands[0], "--into-base: whatever else uses a base disk that is written to reads wrongly from now on");
+    return true;
+}
+
 int cmd_merge(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {
+        .syntax = &SYNTAX, .operation = "merge", .ask = ask_first, .print = print_merged};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!confirmed(!args.into_base || args.yes || args.dry_run,
-                   "Write into the base disks of '%s', which nothing else may use then? [y/N] ", operands.items[0]))
-        return err_exit_status(ERR_CANCELLED);
-    if (args.into_base && !args.dry_run)
-        cli_warn(operands.items[0], "--into-base: whatever else uses a base disk that is written to reads wrongly from now on");
-    if (!argument_flag(arguments, "into_base", args.into_base, &err) ||
-        !argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "merge", TAKE(arguments), args.json, print_merged);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -35,19 +35,14 @@ static int notes_print(const char *vm_name, const char *selector, bool json)
 
 int cmd_notes(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "notes", .operands = {"snapshot", "text"}};
     struct args args = {0};
     struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
     int status;
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
     if (operands.count == 2)
         return notes_print(operands.items[0], operands.items[1], args.json);
-    if (!argument_text(arguments, "snapshot", operands.items[1], &err) ||
-        !argument_text(arguments, "text", operands.items[2], &err) ||
-        !argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "notes", TAKE(arguments), args.json, NULL);
+    return vm_verb_call(&VERB, &operands, &args, args.json);
 }

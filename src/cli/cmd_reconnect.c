@@ -29,20 +29,20 @@ static void print_accepted(const char *vm_name, const json_t *value)
         fputs("warning: what the machine and its snapshots read of these may be other than it was\n", stderr);
 }
 
+static bool ask_first(void *values, char **operands)
+{
+    const struct args *args = values;
+
+    return confirmed(args->yes || args->dry_run,
+                     "Take the bases of '%s' as they are now? Snapshots over them may read otherwise than before. [y/N] ",
+                     operands[0]);
+}
+
 int cmd_reconnect(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {
+        .syntax = &SYNTAX, .operation = "reconnect", .ask = ask_first, .print = print_accepted};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!confirmed(args.yes || args.dry_run,
-                   "Take the bases of '%s' as they are now? Snapshots over them may read otherwise than before. [y/N] ", operands.items[0]))
-        return err_exit_status(ERR_CANCELLED);
-    if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "reconnect", TAKE(arguments), args.json, print_accepted);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

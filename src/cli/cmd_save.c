@@ -10,15 +10,8 @@ static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
 int cmd_save(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "save", .print = print_state};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "save", TAKE(arguments), args.json, print_state);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -1,7 +1,5 @@
 #include "cli_call.h"
 #include "cli_commands.h"
-#include "cli_output.h"
-#include "cli_text.h"
 
 struct args {
     bool json;
@@ -10,17 +8,16 @@ struct args {
 static const struct cli_option OPTIONS[] = {CLI_JSON(struct args)};
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 2, 2};
 
+static bool fill(json_t *arguments, const void *values, const struct cli_operands *operands, struct err *err)
+{
+    (void)values;
+    return argument_path(arguments, "path", operands->items[1], err);
+}
+
 int cmd_screenshot(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "screenshot", .fill = fill};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!argument_path(arguments, "path", operands.items[1], &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "screenshot", TAKE(arguments), args.json, NULL);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -59,22 +59,23 @@ static void print_changed(const char *vm_name, const json_t *value)
     putchar('\n');
 }
 
+static bool fill(json_t *arguments, const void *values, const struct cli_operands *operands, struct err *err)
+{
+    json_t *settings = json_object();
+
+    (void)values;
+    if (json_object_set_new(arguments, "settings", settings) != 0)
+        return err_oom(err);
+    for (int i = 1; i < operands->count; i++)
+        if (!setting_add(settings, operands->items[i], err))
+            return false;
+    return true;
+}
+
 int cmd_set(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "set", .fill = fill, .print = print_changed};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *settings = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    for (int i = 1; i < operands.count; i++)
-        if (!setting_add(settings, operands.items[i], &err))
-            return err.code == ERR_USAGE ? cli_usage_error("%s", err.text)
-                                         : cli_fail(operands.items[0], &err);
-    json_auto_t *arguments = json_pack("{s:O}", "settings", settings);
-    if (!argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "set", TAKE(arguments), args.json, print_changed);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -24,7 +24,7 @@ static const struct cli_option OPTIONS[] = {
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-static bool verbose;
+static struct args args;
 
 /* By which way, when memory was saved. */
 static const char *way_text(const char *mode)
@@ -44,13 +44,13 @@ static void tell_how(const json_t *value)
     fputs("took '", stderr);
     text_print(stderr, json_text(value, "name"), TEXT_ONE_LINE);
     fputs("'", stderr);
-    if (verbose)
+    if (args.verbose)
         fprintf(stderr, " in %.2f s%s", (double)total_us / 1e6, way_text(json_text(value, "mode")));
     if (pause_us > 0)
         fprintf(stderr, "; the guest stood still for %.1f ms", (double)pause_us / 1000);
-    if (verbose && pauses > 1)
+    if (args.verbose && pauses > 1)
         fprintf(stderr, ", %.1f ms in all %" JSON_INTEGER_FORMAT " pauses", (double)paused_us / 1000, pauses);
-    if (verbose && json_is_true(json_object_get(value, "too_fast")))
+    if (args.verbose && json_is_true(json_object_get(value, "too_fast")))
         fputs(", because it changes memory faster than it can be copied", stderr);
     fputc('\n', stderr);
 }
@@ -62,7 +62,7 @@ static void print_snapshot(const char *vm_name, const json_t *value)
     text_print(stdout, json_text(value, "guid"), TEXT_ONE_LINE);
     putchar('\n');
     fflush(stdout);
-    if (verbose || isatty(STDERR_FILENO))
+    if (args.verbose || isatty(STDERR_FILENO))
         tell_how(value);
     if (*json_text(value, "warning") != '\0')
         cli_warn(vm_name, json_text(value, "warning"));
@@ -70,20 +70,8 @@ static void print_snapshot(const char *vm_name, const json_t *value)
 
 int cmd_snapshot(int argc, char **argv)
 {
-    struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "snapshot", .print = print_snapshot};
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    verbose = args.verbose;
-    if (!argument_text(arguments, "name", args.name, &err) ||
-        !argument_text(arguments, "notes", args.notes, &err) ||
-        !argument_flag(arguments, "scheduled", args.scheduled, &err) ||
-        !argument_flag(arguments, "point_now", args.point_now, &err) ||
-        !argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "snapshot", TAKE(arguments), args.json, print_snapshot);
+    args = (struct args){0};
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

@@ -35,16 +35,8 @@ static void started_print(const char *vm_name, const json_t *value)
 
 int cmd_start(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "start", .print = started_print};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (!argument_flag(arguments, "paused", args.paused, &err) ||
-        !argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "start", TAKE(arguments), args.json, started_print);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

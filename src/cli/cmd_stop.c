@@ -17,28 +17,21 @@ static const struct cli_option OPTIONS[] = {
 };
 static const struct cli_syntax SYNTAX = {OPTIONS, ARRAY_SIZE(OPTIONS), 1, 1};
 
-static bool arguments_fill(const struct args *args, json_t *arguments, struct err *err)
+static bool fill(json_t *arguments, const void *values, const struct cli_operands *operands, struct err *err)
 {
-    if (args->timeout_s > 0 &&
-        json_object_set_new(arguments, "timeout_s", json_integer((json_int_t)args->timeout_s)) != 0)
-        return err_oom(err);
-    return argument_flag(arguments, "force", args->force, err) &&
-           argument_flag(arguments, "dry_run", args->dry_run, err);
+    const struct args *args = values;
+
+    (void)operands;
+    if (args->timeout_s > TIMEOUT_MAX_S)
+        return err_set(err, ERR_USAGE, "--timeout: at most %u seconds", TIMEOUT_MAX_S);
+    return args->timeout_s == 0 ||
+           json_object_set_new(arguments, "timeout_s", json_integer((json_int_t)args->timeout_s)) == 0 || err_oom(err);
 }
 
 int cmd_stop(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {.syntax = &SYNTAX, .operation = "stop", .fill = fill, .print = print_state};
     struct args args = {0};
-    struct cli_operands operands;
-    json_auto_t *arguments = json_object();
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (args.timeout_s > TIMEOUT_MAX_S)
-        return cli_usage_error("--timeout: at most %u seconds", TIMEOUT_MAX_S);
-    if (!arguments_fill(&args, arguments, &err))
-        return cli_fail(operands.items[0], &err);
-    return call_and_print(operands.items[0], "stop", TAKE(arguments), args.json, print_state);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }
