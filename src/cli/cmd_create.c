@@ -173,6 +173,13 @@ static bool arguments_fill(json_t *arguments, const char *name, const struct arg
            argument_flag(arguments, "dry_run", args->dry_run, err);
 }
 
+static void print(const char *vm_name, const json_t *value)
+{
+    (void)vm_name;
+    text_print(stdout, json_text(value, "guid"), TEXT_ONE_LINE);
+    putchar('\n');
+}
+
 int cmd_create(int argc, char **argv)
 {
     struct args args = {.memory_bytes = 1ULL << 30, .cpus = 1, .generation = 1};
@@ -190,11 +197,5 @@ int cmd_create(int argc, char **argv)
         return err.code == ERR_USAGE ? cli_usage_error("%s", err.text) : cli_fail(operands.items[0], &err);
     if (!vm_create(arguments, &value, &err))
         return cli_fail(operands.items[0], &err);
-    if (args.json)
-        return output_json(value);
-    if (args.dry_run)
-        return output_plan(json_object_get(value, "plan"));
-    text_print(stdout, json_text(value, "guid"), TEXT_ONE_LINE);
-    putchar('\n');
-    return 0;
+    return print_value(operands.items[0], value, args.json, print);
 }

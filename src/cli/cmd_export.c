@@ -2,7 +2,6 @@
 #include "cli_call.h"
 #include "cli_commands.h"
 #include "cli_output.h"
-#include "cli_progress.h"
 #include "cli_text.h"
 #include "client.h"
 
@@ -35,34 +34,22 @@ static void print(const char *vm_name, const json_t *value)
     }
 }
 
-static bool arguments_fill(json_t *arguments, const struct args *args, const struct cli_operands *operands, struct err *err)
+static bool fill(json_t *arguments, const void *values, const struct cli_operands *operands, struct err *err)
 {
+    const struct args *args = values;
     const char *snapshot = operands->count == 3 ? operands->items[1] : NULL;
 
-    return argument_text(arguments, "snapshot", snapshot, err) && argument_text(arguments, "name", args->name, err) &&
-           argument_path(arguments, "dir", operands->items[operands->count - 1], err) &&
-           argument_flag(arguments, "disks_only", args->disks_only, err) &&
-           argument_flag(arguments, "dry_run", args->dry_run, err);
+    if (args->disks_only && !snapshot)
+        return err_set(err, ERR_USAGE, "--disks-only goes only with a snapshot");
+    return argument_text(arguments, "snapshot", snapshot, err) &&
+           argument_path(arguments, "dir", operands->items[operands->count - 1], err);
 }
 
 int cmd_export(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {
+        .syntax = &SYNTAX, .operation = "export", .fill = fill, .work = client_export, .print = print};
     struct args args = {0};
-    struct cli_operands operands;
-    struct cli_progress progress;
-    json_auto_t *arguments = json_object();
-    json_auto_t *value = NULL;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    if (args.disks_only && operands.count < 3)
-        return cli_usage_error("--disks-only goes only with a snapshot");
-    if (!arguments_fill(arguments, &args, &operands, &err))
-        return cli_fail(operands.items[0], &err);
-    cli_progress_begin(&progress, "export", /* is_own_work= */ true);
-    bool done = client_export(operands.items[0], arguments, &progress.progress, &value, &err);
-    cli_progress_end(&progress, done);
-    return done ? print_value(operands.items[0], value, args.json, print) : cli_fail(operands.items[0], &err);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }

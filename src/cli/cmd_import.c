@@ -1,7 +1,6 @@
 #include "cli_call.h"
 #include "cli_commands.h"
 #include "cli_output.h"
-#include "cli_progress.h"
 #include "cli_text.h"
 #include "vm.h"
 
@@ -29,25 +28,24 @@ static void print(const char *dir, const json_t *value)
     putchar('\n');
 }
 
+static bool fill(json_t *arguments, const void *values, const struct cli_operands *operands, struct err *err)
+{
+    (void)values;
+    return argument_path(arguments, "dir", operands->items[0], err);
+}
+
+static bool work(const char *dir, const json_t *arguments, const struct progress *progress, json_t **ret_value,
+                 struct err *err)
+{
+    (void)dir;
+    return vm_import(arguments, progress, ret_value, err);
+}
+
 int cmd_import(int argc, char **argv)
 {
+    static const struct vm_verb VERB = {
+        .syntax = &SYNTAX, .operation = "import", .fill = fill, .work = work, .print = print};
     struct args args = {0};
-    struct cli_operands operands;
-    struct cli_progress progress;
-    json_auto_t *arguments = json_object();
-    json_auto_t *value = NULL;
-    struct err err = ERR_INIT;
-    int status;
 
-    if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
-        return status;
-    const char *dir = operands.items[0];
-    if (!argument_path(arguments, "dir", dir, &err) || !argument_text(arguments, "name", args.name, &err) ||
-        !argument_flag(arguments, "copy", args.copy, &err) || !argument_flag(arguments, "trust", args.trust, &err) ||
-        !argument_flag(arguments, "dry_run", args.dry_run, &err))
-        return cli_fail(dir, &err);
-    cli_progress_begin(&progress, "import", /* is_own_work= */ true);
-    bool done = vm_import(arguments, &progress.progress, &value, &err);
-    cli_progress_end(&progress, done);
-    return done ? print_value(dir, value, args.json, print) : cli_fail(dir, &err);
+    return vm_verb_run(&VERB, argc, argv, &args, &args.json);
 }
