@@ -8,6 +8,7 @@
 #include "cli_view.h"
 #include "client.h"
 #include "file.h"
+#include "name_list.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -18,18 +19,6 @@
 #define LIMIT_S     60
 #define LIMIT_MAX_S 86400
 #define WORDS_MAX   160
-
-struct hooks {
-    char **paths; /* by name */
-    size_t count;
-};
-
-static void hooks_done(struct hooks *hooks)
-{
-    for (size_t i = 0; i < hooks->count; i++)
-        free(hooks->paths[i]);
-    free(hooks->paths);
-}
 
 /* NULL: there is no place for them, as in a system service without a home. */
 static char *hooks_dir(void)
@@ -51,49 +40,33 @@ static bool safe_check(const char *path, const struct stat *st, struct err *err)
     return true;
 }
 
-static int name_add(void *context, const char *name)
+static bool may_be_hook(const char *name)
 {
-    struct hooks *hooks = context;
-
-    if (name[0] == '.' || name[strlen(name) - 1] == '~')
-        return 0;
-    char **grown = reallocarray(hooks->paths, hooks->count + 1, sizeof *grown);
-    if (!grown)
-        return ENOMEM;
-    hooks->paths = grown;
-    if (!(grown[hooks->count] = strdup(name)))
-        return ENOMEM;
-    hooks->count++;
-    return 0;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    return name[0] != '.' && name[strlen(name) - 1] != '~';
 }
 
 /* From names to paths; what is no program is left out. */
-static bool programs_keep(struct hooks *hooks, const char *dir, struct err *err)
+static bool programs_keep(struct name_list *hooks, const char *dir, struct err *err)
 {
     size_t kept = 0;
     bool ok = true;
 
     for (size_t i = 0; i < hooks->count; i++) {
-        AUTO_FREE char *name = hooks->paths[i];
+        AUTO_FREE char *name = hooks->items[i];
         AUTO_FREE char *path = path_join(dir, name);
         struct stat st;
         if (!path)
             ok = err_oom(err);
-        if (!ok || !child_is_program(path) || stat(path, &st) != 0)
+        if (!ok || !may_be_hook(name) || !child_is_program(path) || stat(path, &st) != 0)
             continue;
         ok = safe_check(path, &st, err);
-        hooks->paths[kept++] = TAKE(path);
+        hooks->items[kept++] = TAKE(path);
     }
     hooks->count = kept;
     return ok;
 }
 
-static bool hooks_find(struct hooks *hooks, struct err *err)
+static bool hooks_find(struct name_list *hooks, struct err *err)
 {
     AUTO_FREE char *dir = hooks_dir();
     AUTO_FREE char *parent = dir ? path_dir(dir) : NULL;
@@ -108,10 +81,9 @@ static bool hooks_find(struct hooks *hooks, struct err *err)
         return false;
     if (stat(parent, &st) != 0)
         return err_sys(err, errno, "look at %s", parent);
-    if (!safe_check(parent, &st, err) || !io_list(&io_real, dir, name_add, hooks, err))
+    if (!safe_check(parent, &st, err) || !name_list_read(&io_real, dir, hooks, err))
         return false;
-    if (hooks->count > 0)
-        qsort(hooks->paths, hooks->count, sizeof *hooks->paths, compare_names);
+    name_list_sort(hooks);
     return programs_keep(hooks, dir, err);
 }
 
@@ -188,13 +160,13 @@ struct around {
     struct guid first;        /* the one that was taken before going back */
     bool with_first;          /* is asked for */
     char *folder;             /* owned */
-    struct hooks hooks;
+    struct name_list hooks; /* their paths, by name */
     size_t begun; /* so many ran before it: they are told how it ended */
 };
 
 static void around_done(struct around *around)
 {
-    hooks_done(&around->hooks);
+    name_list_done(&around->hooks);
     free(around->folder);
 }
 
@@ -255,7 +227,7 @@ static bool run_before(struct around *around, const struct progress *progress, s
     bool ok = environment_set(around, "before", /* failure= */ NULL, err);
 
     while (ok && around->begun < around->hooks.count)
-        ok = hook_run(around->hooks.paths[around->begun++], words, progress, err);
+        ok = hook_run(around->hooks.items[around->begun++], words, progress, err);
     environment_clear();
     return ok || err_prefix(err, "%s: %s: nothing was done", around->operation, around->vm_name);
 }
@@ -274,7 +246,7 @@ static void run_after(struct around *around, const json_t *value, const struct e
     if (!environment_set(around, "after", failure, &err))
         cli_warn(around->vm_name, err.text);
     for (size_t i = 0; i < around->begun; i++)
-        if (!hook_run(around->hooks.paths[i], words, /* progress= */ NULL, &err))
+        if (!hook_run(around->hooks.items[i], words, /* progress= */ NULL, &err))
             cli_warn(around->vm_name, err.text);
     environment_clear();
 }

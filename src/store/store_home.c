@@ -2,6 +2,7 @@
 #include "store_private.h"
 
 #include "log.h"
+#include "name_list.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,71 +65,27 @@ bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct
     return true;
 }
 
-struct listing {
-    const struct io *io;
-    const char *home;
-    char **names;
-    size_t count;
-};
-
-static int list_one(void *context, const char *name)
-{
-    struct listing *listing = context;
-
-    if (name[0] == '.')
-        return 0;
-    char **grown = reallocarray(listing->names, listing->count + 2, sizeof *grown);
-    if (!grown)
-        return ENOMEM;
-    listing->names = grown;
-    grown[listing->count + 1] = NULL;
-    grown[listing->count] = strdup(name);
-    if (!grown[listing->count])
-        return ENOMEM;
-    listing->count++;
-    return 0;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Asked of each name when the listing is over: a folder is not read while another one is. */
-static void keep_vms(struct listing *listing)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < listing->count; i++) {
-        AUTO_FREE char *dir = path_join(listing->home, listing->names[i]);
-        if (dir && holds_vm(listing->io, dir))
-            listing->names[kept++] = listing->names[i];
-        else
-            free(listing->names[i]);
-    }
-    listing->names[kept] = NULL;
-    listing->count = kept;
-}
-
 bool store_list(const struct io *io, char ***ret_names, struct err *err)
 {
+    AUTO_NAME_LIST struct name_list names = {0};
     AUTO_FREE char *home = NULL;
-    struct listing listing = {.io = io};
+    size_t count = 0;
 
     if (!store_home(&home, err))
         return false;
-    listing.home = home;
-    listing.names = calloc(1, sizeof(char *));
-    if (!listing.names)
-        return err_oom(err);
     /* A home that was never used is an empty one. */
-    if (!io_list(io, home, list_one, &listing, err) && err->code != ERR_NOT_FOUND) {
-        store_list_free(listing.names);
+    if (!name_list_read(io, home, &names, err) && err->code != ERR_NOT_FOUND)
         return false;
+    name_list_sort(&names);
+    char **vms = calloc(names.count + 1, sizeof *vms);
+    if (!vms)
+        return err_oom(err);
+    for (size_t i = 0; i < names.count; i++) {
+        AUTO_FREE char *dir = names.items[i][0] == '.' ? NULL : path_join(home, names.items[i]);
+        if (dir && holds_vm(io, dir))
+            vms[count++] = TAKE(names.items[i]);
     }
-    keep_vms(&listing);
-    qsort(listing.names, listing.count, sizeof(char *), compare_names);
-    *ret_names = listing.names;
+    *ret_names = vms;
     return true;
 }
 
@@ -141,21 +98,6 @@ void store_list_free(char **names)
 
 /* --- making --- */
 
-static int remove_below(void *context, const char *name)
-{
-    struct listing *inside = context;
-    char **grown = reallocarray(inside->names, inside->count + 1, sizeof *grown);
-
-    if (!grown)
-        return ENOMEM;
-    inside->names = grown;
-    grown[inside->count] = strdup(name);
-    if (!grown[inside->count])
-        return ENOMEM;
-    inside->count++;
-    return 0;
-}
-
 /* A link's target is not what is removed. */
 bool is_link(const char *path)
 {
@@ -166,36 +108,27 @@ bool is_link(const char *path)
 
 void remove_all(const struct io *io, const char *path)
 {
-    struct listing inside = {.io = io, .home = path};
+    AUTO_NAME_LIST struct name_list inside = {0};
     struct err err;
 
-    if (!io_list(io, path, remove_below, &inside, &err))
+    if (!name_list_read(io, path, &inside, &err))
         log_debug("%s", err.text);
     for (size_t i = 0; i < inside.count; i++) {
-        AUTO_FREE char *file = path_join(path, inside.names[i]);
+        AUTO_FREE char *file = path_join(path, inside.items[i]);
         struct io_stat stat;
         bool is_folder = file && io->ops->stat(io, file, &stat) == 0 && stat.is_directory && !is_link(file);
         if (file && (io->ops->unlink(io, file) != 0) && is_folder)
             remove_all(io, file);
-        free(inside.names[i]);
     }
-    free(inside.names);
     io->ops->remove_dir(io, path);
 }
 
-static int look_for_leftover(void *context, const char *name)
+/* `.<GUID>` with a suffix of makers or removers. */
+static bool is_leftover(const char *name)
 {
-    struct listing *leftovers = context;
-    size_t length = strlen(name), dot = 1;
     struct guid guid;
 
-    if (name[0] != '.' || length <= GUID_LENGTH + dot ||
-        (strcmp(name + dot + GUID_LENGTH, NEW_SUFFIX) != 0 &&
-         strcmp(name + dot + GUID_LENGTH, REMOVED_SUFFIX) != 0))
-        return 0;
-    char text[GUID_LENGTH + 1] = {0};
-    memcpy(text, name + dot, GUID_LENGTH);
-    return guid_parse(text, &guid) ? remove_below(leftovers, name) : 0;
+    return name[0] == '.' && (name_parse(name + 1, NEW_SUFFIX, &guid) || name_parse(name + 1, REMOVED_SUFFIX, &guid));
 }
 
 /* Only what is ours: an export may go to a folder that others can write to as well. */
@@ -223,20 +156,18 @@ static bool share_lock(int fd)
  * work: who gets it alone knows that none is. Best effort. */
 int home_lock(const struct io *io, const char *home)
 {
-    struct listing leftovers = {.io = io};
+    AUTO_NAME_LIST struct name_list names = {0};
     struct err err;
     int fd = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        if (!io_list(io, home, look_for_leftover, &leftovers, &err))
+        if (!name_list_read(io, home, &names, &err))
             log_debug("%s", err.text);
-        for (size_t i = 0; i < leftovers.count; i++) {
-            AUTO_FREE char *path = path_join(home, leftovers.names[i]);
+        for (size_t i = 0; i < names.count; i++) {
+            AUTO_FREE char *path = is_leftover(names.items[i]) ? path_join(home, names.items[i]) : NULL;
             if (path && is_own_folder(path))
                 remove_all(io, path);
-            free(leftovers.names[i]);
         }
-        free(leftovers.names);
     }
     if (fd >= 0 && !share_lock(fd))
         log_debug("lock %s: %s", home, strerror(errno));

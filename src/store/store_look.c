@@ -2,6 +2,8 @@
 
 #include "store_private.h"
 
+#include "name_list.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,42 +88,22 @@ static bool snapshot_read(struct store_look *look, const struct guid *guid, cons
     return true;
 }
 
-struct guids {
-    struct guid *guids;
-    size_t count;
-};
-
-static int guids_add(void *context, const char *name)
-{
-    struct guids *guids = context;
-    struct guid guid;
-
-    if (!name_parse(name, ".xml", &guid))
-        return 0;
-    struct guid *grown = reallocarray(guids->guids, guids->count + 1, sizeof *grown);
-    if (!grown)
-        return ENOMEM;
-    guids->guids = grown;
-    grown[guids->count++] = guid;
-    return 0;
-}
-
 /* Where the list is lost. */
 static bool snapshots_read_all(struct store_look *look, const struct telling *telling, struct err *err)
 {
     AUTO_FREE char *dir = path_join(look->vm_dir, SNAPSHOTS_FOLDER);
-    struct guids guids = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
+    struct guid guid;
     bool ok = true;
 
     if (!dir)
         return err_oom(err);
-    if (!io_list(look->io, dir, guids_add, &guids, err)) {
+    if (!name_list_read(look->io, dir, &names, err)) {
         ok = is_finding(err);
         note_unsure(look, err);
     }
-    for (size_t i = 0; ok && i < guids.count; i++)
-        ok = snapshot_read(look, &guids.guids[i], telling, err);
-    free(guids.guids);
+    for (size_t i = 0; ok && i < names.count; i++)
+        ok = !name_parse(names.items[i], ".xml", &guid) || snapshot_read(look, &guid, telling, err);
     return ok;
 }
 
@@ -240,19 +222,21 @@ static int lost_look_at(void *context, const char *name)
 static bool lost_ask_snapshots(struct store_look *look, struct lost *lost, struct err *err)
 {
     AUTO_FREE char *dir = path_join(look->vm_dir, SNAPSHOTS_FOLDER);
-    struct guids guids = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
+    struct guid guid;
 
     if (!dir)
         return err_oom(err);
-    bool ok = io_list(look->io, dir, guids_add, &guids, err) || is_finding(err);
-    for (size_t i = 0; ok && i < guids.count; i++) {
+    bool ok = name_list_read(look->io, dir, &names, err) || is_finding(err);
+    for (size_t i = 0; ok && i < names.count; i++) {
         AUTO_CONFIG struct config *snapshot = NULL;
-        if (load_snapshot(look->io, look->vm_dir, &guids.guids[i], &snapshot, err))
+        if (!name_parse(names.items[i], ".xml", &guid))
+            continue;
+        if (load_snapshot(look->io, look->vm_dir, &guid, &snapshot, err))
             lost_add(lost, &snapshot->guid);
         else
             ok = is_finding(err);
     }
-    free(guids.guids);
     return ok;
 }
 

@@ -5,6 +5,7 @@
 #include "store_private.h"
 
 #include "log.h"
+#include "name_list.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,44 +14,11 @@
 
 static const char *const STATE_SUFFIXES[] = {".bin", ".vsv", ".nvram", ".png"};
 
-/* --- names --- */
-struct names {
-    char **names;
-    size_t count;
-};
-
-static void names_free(struct names *names)
-{
-    for (size_t i = 0; i < names->count; i++)
-        free(names->names[i]);
-    free(names->names);
-}
-
-#define AUTO_NAMES AUTO(names_free)
-
-static int names_add(void *context, const char *name)
-{
-    struct names *names = context;
-    char **grown = reallocarray(names->names, names->count + 1, sizeof *grown);
-
-    if (!grown)
-        return ENOMEM;
-    names->names = grown;
-    if (!(grown[names->count] = strdup(name)))
-        return ENOMEM;
-    names->count++;
-    return 0;
-}
-
 /* What is in the folder now; nothing if there is no such folder, or if it is a link to one: that may be another VM's. Taken whole before
  * anything is removed. */
-static bool names_list(const struct io *io, const char *dir, struct names *ret_names, struct err *err)
+static bool folder_read(const struct io *io, const char *dir, struct name_list *names, struct err *err)
 {
-    if (is_link(dir))
-        return true;
-    if (io_list(io, dir, names_add, ret_names, err))
-        return true;
-    return err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
+    return is_link(dir) || name_list_read(io, dir, names, err) || err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
 }
 
 static bool is_folder(const struct io *io, const char *path)
@@ -92,17 +60,17 @@ static void remove_if_empty(const struct io *io, const char *path)
 
 void remove_folder(const struct io *io, const char *path)
 {
-    AUTO_NAMES struct names names = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
     struct err err;
     struct guid guid;
 
-    if (!names_list(io, path, &names, &err)) {
+    if (!folder_read(io, path, &names, &err)) {
         log_debug("%s", err.text);
         return;
     }
     for (size_t i = 0; i < names.count; i++) {
-        AUTO_FREE char *file = path_join(path, names.names[i]);
-        if (file && is_state_name(names.names[i], &guid) && !is_folder(io, file))
+        AUTO_FREE char *file = path_join(path, names.items[i]);
+        if (file && is_state_name(names.items[i], &guid) && !is_folder(io, file))
             remove_file(io, file);
     }
     remove_if_empty(io, path);
@@ -129,18 +97,18 @@ static bool is_unlisted(const struct tree *tree, const char *name, const char *e
 static bool sweep_state_dir(struct store *store, struct err *err)
 {
     AUTO_FREE char *dir = tree_vm_state_dir(store->tree);
-    AUTO_NAMES struct names names = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
     struct guid guid;
 
     if (!dir)
         return err_oom(err);
-    if (!names_list(store->io, dir, &names, err))
+    if (!folder_read(store->io, dir, &names, err))
         return false;
     for (size_t i = 0; i < names.count; i++) {
-        AUTO_FREE char *path = path_join(dir, names.names[i]);
+        AUTO_FREE char *path = path_join(dir, names.items[i]);
         if (!path)
             return err_oom(err);
-        if (is_state_name(names.names[i], &guid) && !names_state(store->tree->vm, names.names[i]) &&
+        if (is_state_name(names.items[i], &guid) && !names_state(store->tree->vm, names.items[i]) &&
             !is_folder(store->io, path))
             remove_file(store->io, path);
     }
@@ -151,18 +119,18 @@ static bool sweep_state_dir(struct store *store, struct err *err)
 static bool sweep_temporaries(struct store *store, const char *folder, struct err *err)
 {
     AUTO_FREE char *dir = path_join(store->vm_dir, folder);
-    AUTO_NAMES struct names names = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
     struct guid guid;
 
     if (!dir)
         return err_oom(err);
-    if (!names_list(store->io, dir, &names, err))
+    if (!folder_read(store->io, dir, &names, err))
         return false;
     for (size_t i = 0; i < names.count; i++) {
-        AUTO_FREE char *path = path_join(dir, names.names[i]);
+        AUTO_FREE char *path = path_join(dir, names.items[i]);
         if (!path)
             return err_oom(err);
-        if (name_parse(names.names[i], ".xml" FILE_TEMPORARY_SUFFIX, &guid))
+        if (name_parse(names.items[i], ".xml" FILE_TEMPORARY_SUFFIX, &guid))
             remove_file(store->io, path);
     }
     return true;
@@ -172,20 +140,20 @@ static bool sweep_temporaries(struct store *store, const char *folder, struct er
 static bool sweep_snapshots(struct store *store, struct err *err)
 {
     AUTO_FREE char *dir = tree_snapshots_dir(store->tree);
-    AUTO_NAMES struct names names = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
 
     if (!dir)
         return err_oom(err);
-    if (!names_list(store->io, dir, &names, err))
+    if (!folder_read(store->io, dir, &names, err))
         return false;
     for (int folders = 0; folders <= 1; folders++) {
         for (size_t i = 0; i < names.count; i++) {
-            AUTO_FREE char *path = path_join(dir, names.names[i]);
+            AUTO_FREE char *path = path_join(dir, names.items[i]);
             if (!path)
                 return err_oom(err);
-            if (!folders && is_unlisted(store->tree, names.names[i], ".xml"))
+            if (!folders && is_unlisted(store->tree, names.items[i], ".xml"))
                 remove_file(store->io, path);
-            else if (folders && is_unlisted(store->tree, names.names[i], ""))
+            else if (folders && is_unlisted(store->tree, names.items[i], ""))
                 remove_folder(store->io, path);
         }
     }
@@ -193,31 +161,31 @@ static bool sweep_snapshots(struct store *store, struct err *err)
 }
 
 /* By what the file is, not by what it is called: a parent link may reach it by another path. */
-static void sweep_candidates(struct store *store, const struct names *candidates, const struct chains *chains)
+static void sweep_candidates(struct store *store, const struct name_list *candidates, const struct chains *chains)
 {
     for (size_t i = 0; i < candidates->count; i++) {
         struct io_stat stat;
-        if (store->io->ops->stat(store->io, candidates->names[i], &stat) == 0 && stat.is_regular &&
+        if (store->io->ops->stat(store->io, candidates->items[i], &stat) == 0 && stat.is_regular &&
             !chains_find(chains, stat.device, stat.inode))
-            remove_file(store->io, candidates->names[i]);
+            remove_file(store->io, candidates->items[i]);
     }
 }
 
 /* Layers that no settings name: needed only if a chain goes through them. */
-static bool layer_candidates(struct store *store, const char *dir, struct names *ret_candidates,
+static bool layer_candidates(struct store *store, const char *dir, struct name_list *ret_candidates,
                              struct err *err)
 {
-    AUTO_NAMES struct names names = {0};
+    AUTO_NAME_LIST struct name_list names = {0};
 
-    if (!names_list(store->io, dir, &names, err))
+    if (!folder_read(store->io, dir, &names, err))
         return false;
     for (size_t i = 0; i < names.count; i++) {
-        AUTO_FREE char *path = path_join(dir, names.names[i]);
+        AUTO_FREE char *path = path_join(dir, names.items[i]);
         if (!path)
             return err_oom(err);
         if (tree_is_layer(store->tree, path) && !tree_names_disk(store->tree, path) &&
-            names_add(ret_candidates, path) != 0)
-            return err_oom(err);
+            !name_list_add(ret_candidates, path, err))
+            return false;
     }
     return true;
 }
@@ -238,7 +206,7 @@ static bool sync_moved(const struct io *io, const struct chains *chains, struct 
 static bool sweep_layers(struct store *store, struct err *err)
 {
     AUTO_FREE char *dir = tree_layers_dir(store->tree);
-    AUTO_NAMES struct names candidates = {0};
+    AUTO_NAME_LIST struct name_list candidates = {0};
     struct chains chains;
     struct err chain_err;
 

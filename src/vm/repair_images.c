@@ -5,8 +5,8 @@
 #include "bases.h"
 #include "disk_check.h"
 #include "file.h"
+#include "name_list.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -105,25 +105,6 @@ static bool image_look(struct repair *repair, const char *path, struct err *err)
     return image_add(repair, vhd, &ignored, err);
 }
 
-struct names {
-    char **names;
-    size_t count;
-};
-
-static int names_add(void *context, const char *name)
-{
-    struct names *names = context;
-    char **grown = reallocarray(names->names, names->count + 1, sizeof *grown);
-
-    if (!grown)
-        return ENOMEM;
-    names->names = grown;
-    if (!(grown[names->count] = strdup(name)))
-        return ENOMEM;
-    names->count++;
-    return 0;
-}
-
 static bool has_end(const char *name, const char *end)
 {
     size_t length = strlen(name), end_length = strlen(end);
@@ -149,14 +130,11 @@ static bool entry_look(struct repair *repair, const char *dir, const char *name,
 
 static bool folder_look(struct repair *repair, const char *dir, unsigned deep, struct err *err)
 {
-    struct names names = {0};
-    bool ok = io_list(&io_real, dir, names_add, &names, err) || repair_may_go_on(err);
+    AUTO_NAME_LIST struct name_list names = {0};
+    bool ok = name_list_read(&io_real, dir, &names, err) || repair_may_go_on(err);
 
-    for (size_t i = 0; i < names.count; i++) {
-        ok = ok && entry_look(repair, dir, names.names[i], deep, err);
-        free(names.names[i]);
-    }
-    free(names.names);
+    for (size_t i = 0; ok && i < names.count; i++)
+        ok = entry_look(repair, dir, names.items[i], deep, err);
     return ok;
 }
 

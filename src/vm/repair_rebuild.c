@@ -5,6 +5,7 @@
 #include "auto.h"
 #include "buf.h"
 #include "file.h"
+#include "name_list.h"
 #include "vhd.h"
 
 #include <errno.h>
@@ -390,50 +391,39 @@ static bool unlisted_aside(const struct rebuild *rebuild, struct err *err)
     return true;
 }
 
-struct strays {
-    const struct repair *repair;
-    struct guid *guids;
-    size_t count;
-};
-
-/* Files and folders with the GUID of a snapshot whose settings could not be read. */
-static int stray_add(void *context, const char *name)
+/* The GUID of a snapshot whose settings could not be read: such a file or folder. */
+static bool is_stray(const struct store_look *look, const char *name, struct guid *ret_guid)
 {
-    struct strays *strays = context;
     char text[GUID_LENGTH + 1] = {0};
-    struct guid guid;
 
     memcpy(text, name, strnlen(name, GUID_LENGTH));
-    if (!guid_parse(text, &guid) || (name[GUID_LENGTH] != '\0' && strcmp(name + GUID_LENGTH, ".xml") != 0) ||
-        guid_equal(&guid, &strays->repair->look->guid))
-        return 0;
-    for (size_t i = 0; i < strays->repair->look->snapshot_count; i++)
-        if (guid_equal(&guid, &strays->repair->look->snapshots[i]->snapshot))
-            return 0;
-    struct guid *grown = reallocarray(strays->guids, strays->count + 1, sizeof *grown);
-    if (!grown)
-        return ENOMEM;
-    strays->guids = grown;
-    grown[strays->count++] = guid;
-    return 0;
+    if (!guid_parse(text, ret_guid) || (name[GUID_LENGTH] != '\0' && strcmp(name + GUID_LENGTH, ".xml") != 0) ||
+        guid_equal(ret_guid, &look->guid))
+        return false;
+    for (size_t i = 0; i < look->snapshot_count; i++)
+        if (guid_equal(ret_guid, &look->snapshots[i]->snapshot))
+            return false;
+    return true;
 }
 
 static bool strays_aside(struct repair *repair, struct err *err)
 {
     AUTO_FREE char *dir = string_printf("%s/Snapshots", repair->look->vm_dir);
-    struct strays strays = {.repair = repair};
+    AUTO_NAME_LIST struct name_list names = {0};
+    struct guid guid;
 
     if (!dir)
         return err_oom(err);
-    bool ok = io_list(&io_real, dir, stray_add, &strays, err) || err->code == ERR_NOT_FOUND;
-    for (size_t i = 0; ok && i < strays.count; i++) {
-        AUTO_FREE char *folder = string_printf("%s/%s", dir, strays.guids[i].text);
+    bool ok = name_list_read(&io_real, dir, &names, err) || err->code == ERR_NOT_FOUND;
+    for (size_t i = 0; ok && i < names.count; i++) {
+        if (!is_stray(repair->look, names.items[i], &guid))
+            continue;
+        AUTO_FREE char *folder = string_printf("%s/%s", dir, guid.text);
         AUTO_FREE char *xml = folder ? string_printf("%s.xml", folder) : NULL;
         ok = xml ? repair_put_aside(repair, xml, "these settings cannot be read", err) &&
                        repair_put_aside(repair, folder, "the settings of this snapshot are lost", err)
                  : err_oom(err);
     }
-    free(strays.guids);
     return ok;
 }
 
