@@ -24,16 +24,6 @@ struct extent {
     bool locator;
 };
 
-/* Where a block lies: all of an image are of one length. */
-struct place {
-    uint32_t entry, block;
-};
-
-struct places {
-    struct place *place; /* by their position in the file, in the end */
-    size_t count, capacity;
-};
-
 static void tell(const struct checking *c, enum disk_fault_kind kind, bool harmless, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 static void tell(const struct checking *c, enum disk_fault_kind kind, bool harmless, const char *format, ...)
@@ -147,29 +137,29 @@ static size_t own_extents(const struct vhd *vhd, struct extent extents[static MA
     return count;
 }
 
-static uint64_t place_end(const struct vhd *vhd, const struct place *place)
+static uint64_t place_end(const struct vhd *vhd, const struct vhd_block *place)
 {
     return vhd_data_offset(vhd, place->entry) + vhd->block_bytes;
 }
 
 /* Of the blocks that lie over it, the first in the file is told. */
-static void tell_over(const struct checking *c, const struct extent *own, const struct places *places)
+static void tell_over(const struct checking *c, const struct extent *own, const struct vhd_blocks *places)
 {
     size_t low = 0, high = places->count; /* the first that ends behind the extent's start */
 
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (place_end(c->vhd, &places->place[middle]) > own->start)
+        if (place_end(c->vhd, &places->items[middle]) > own->start)
             high = middle;
         else
             low = middle + 1;
     }
-    if (low < places->count && vhd_bitmap_offset(places->place[low].entry) < own->end)
+    if (low < places->count && vhd_bitmap_offset(places->items[low].entry) < own->end)
         tell(c, DISK_FAULT_OVERLAP, false, "block %u lies over the image's own structures at %llu",
-             places->place[low].block, (unsigned long long)own->start);
+             places->items[low].block, (unsigned long long)own->start);
 }
 
-static void check_structures(const struct checking *c, const struct places *places)
+static void check_structures(const struct checking *c, const struct vhd_blocks *places)
 {
     struct extent own[MAX_OWN];
     size_t count = own_extents(c->vhd, own);
@@ -186,32 +176,16 @@ static void check_structures(const struct checking *c, const struct places *plac
 
 static int by_place(const void *a, const void *b)
 {
-    const struct place *x = a, *y = b;
+    const struct vhd_block *x = a, *y = b;
 
     if (x->entry != y->entry)
         return x->entry < y->entry ? -1 : 1;
     return x->block < y->block ? -1 : x->block > y->block;
 }
 
-static bool collect(void *context, uint32_t block, uint32_t entry, struct err *err)
+static bool collect_all(const struct checking *c, struct vhd_blocks *places, struct err *err)
 {
-    struct places *places = context;
-
-    if (places->count == places->capacity) {
-        size_t capacity = places->capacity * 2 + 64;
-        struct place *bigger = realloc(places->place, capacity * sizeof *bigger);
-        if (!bigger)
-            return err_oom(err);
-        places->place = bigger;
-        places->capacity = capacity;
-    }
-    places->place[places->count++] = (struct place){.entry = entry, .block = block};
-    return true;
-}
-
-static bool collect_all(const struct checking *c, struct places *places, struct err *err)
-{
-    if (!vhd_bat_each(c->vhd, collect, places, err)) {
+    if (!vhd_bat_collect(c->vhd, UINT32_MAX, places, err)) {
         if (err->code != ERR_CORRUPT && err->code != ERR_UNSUPPORTED)
             return false;
         /* The text begins with the path, which the fault has already. */
@@ -222,20 +196,20 @@ static bool collect_all(const struct checking *c, struct places *places, struct 
         *err = ERR_INIT;
     }
     if (places->count > 0)
-        qsort(places->place, places->count, sizeof *places->place, by_place);
+        qsort(places->items, places->count, sizeof *places->items, by_place);
     return true;
 }
 
 /* In the order of the file. What lies over a block that was looked at is told, not looked at: no part of the
  * file is read twice. */
-static bool check_places(const struct checking *c, const struct places *places, uint8_t *bits,
+static bool check_places(const struct checking *c, const struct vhd_blocks *places, uint8_t *bits,
                          struct err *err)
 {
     uint64_t looked_at = 0;
     size_t shared = 0;
 
     for (size_t i = 0; i < places->count; i++) {
-        const struct place *place = &places->place[i];
+        const struct vhd_block *place = &places->items[i];
         uint64_t start = vhd_bitmap_offset(place->entry);
         if (i > 0 && start < place_end(c->vhd, place - 1) && shared++ < MAX_TOLD)
             tell(c, DISK_FAULT_OVERLAP, false, "blocks %u and %u share space in the file at %llu",
@@ -252,14 +226,9 @@ static bool check_places(const struct checking *c, const struct places *places, 
     return true;
 }
 
-static void places_done(struct places *places)
-{
-    free(places->place);
-}
-
 static bool check_blocks(const struct checking *c, struct err *err)
 {
-    AUTO(places_done) struct places places = {0};
+    AUTO_VHD_BLOCKS struct vhd_blocks places = {0};
 
     if (c->vhd->type == VHD_FIXED)
         return true;

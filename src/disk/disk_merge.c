@@ -265,8 +265,8 @@ void disk_merging_progress(const struct disk_merging *merging, uint64_t *ret_don
 
     *ret_total = max_u64(copy->estimate_bytes, 1);
     *ret_done = *ret_total;
-    if (copy->block_count > 0)
-        *ret_done = (uint64_t)((double)*ret_total * (double)copy->next_block / (double)copy->block_count);
+    if (copy->blocks.count > 0)
+        *ret_done = (uint64_t)((double)*ret_total * (double)copy->next_block / (double)copy->blocks.count);
 }
 
 uint64_t disk_merging_copied_bytes(const struct disk_merging *merging)

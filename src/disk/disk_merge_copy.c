@@ -29,24 +29,6 @@ struct batch {
     size_t count;
 };
 
-static bool collect(void *context, uint32_t block, uint32_t entry, struct err *err)
-{
-    struct merge_copy *copy = context;
-
-    if (((uint64_t)block << copy->from->block_shift) / VHD_SECTOR >= copy->end_sector)
-        return true;
-    if (copy->block_count == copy->block_capacity) {
-        size_t capacity = copy->block_capacity * 2 + 256;
-        struct merge_block *blocks = reallocarray(copy->blocks, capacity, sizeof *blocks);
-        if (!blocks)
-            return err_oom(err);
-        copy->blocks = blocks;
-        copy->block_capacity = capacity;
-    }
-    copy->blocks[copy->block_count++] = (struct merge_block){.block = block, .entry = entry};
-    return true;
-}
-
 bool merge_copy_init(struct merge_copy *copy, const struct vhd *from, struct disk *to, bool keeps, struct err *err)
 {
     uint64_t end = min_u64(from->size_bytes, disk_size_bytes(to));
@@ -56,13 +38,13 @@ bool merge_copy_init(struct merge_copy *copy, const struct vhd *from, struct dis
     copy->chunk = malloc((size_t)CHUNK_SECTORS * VHD_SECTOR);
     if (!copy->bits || !copy->chunk)
         return err_oom(err);
-    return vhd_bat_each(from, collect, copy, err);
+    return vhd_bat_collect(from, (uint32_t)div_round_up(copy->end_sector, from->block_bytes / VHD_SECTOR), &copy->blocks, err);
 }
 
 void merge_copy_done(struct merge_copy *copy)
 {
     disk_abandon(copy->to);
-    free(copy->blocks);
+    vhd_blocks_done(&copy->blocks);
     free(copy->bits);
     free(copy->chunk);
     *copy = (struct merge_copy){0};
@@ -96,7 +78,7 @@ static bool is_there(const struct merge_copy *copy, uint64_t sector, uint64_t le
 static bool next_run(const struct merge_copy *copy, uint32_t sector, struct run *ret_run, struct err *err)
 {
     uint32_t block_sectors = copy->from->block_bytes / VHD_SECTOR;
-    uint64_t block_first = (uint64_t)copy->blocks[copy->next_block].block * block_sectors;
+    uint64_t block_first = (uint64_t)copy->blocks.items[copy->next_block].block * block_sectors;
     uint32_t end = (uint32_t)min_u64(block_sectors, copy->end_sector - block_first);
 
     while (sector < end) {
@@ -222,7 +204,7 @@ static bool write_run(struct merge_copy *copy, uint64_t offset, const uint8_t *b
 static bool copy_batch(struct merge_copy *copy, const struct batch *batch, struct err *err)
 {
     const struct vhd *from = copy->from;
-    const struct merge_block *block = &copy->blocks[copy->next_block];
+    const struct vhd_block *block = &copy->blocks.items[copy->next_block];
     uint32_t first = batch->runs[0].first, end = batch->runs[batch->count - 1].end;
     uint64_t file_offset = vhd_data_offset(from, block->entry) + (uint64_t)first * VHD_SECTOR;
     uint64_t offset = (uint64_t)block->block << from->block_shift;
@@ -257,7 +239,7 @@ static bool copy_some(struct merge_copy *copy, uint64_t *ret_looked_bytes, struc
 
     *ret_looked_bytes = copy->from->bitmap_bytes;
     if (copy->next_sector == 0) {
-        if (!vhd_bitmap_read(copy->from, copy->blocks[copy->next_block].entry, copy->bits, err))
+        if (!vhd_bitmap_read(copy->from, copy->blocks.items[copy->next_block].entry, copy->bits, err))
             return false;
         copy->is_dense = count_dense(copy);
     }
@@ -286,12 +268,12 @@ bool merge_copy_step(struct merge_copy *copy, uint64_t budget_bytes, bool *ret_m
 {
     uint64_t looked = 0;
 
-    while (looked < budget_bytes && copy->next_block < copy->block_count) {
+    while (looked < budget_bytes && copy->next_block < copy->blocks.count) {
         uint64_t bytes, before = copy->unflushed_bytes;
         if (!copy_some(copy, &bytes, err) || !flush_now_and_then(copy, before, err))
             return false;
         looked += bytes;
     }
-    *ret_more = copy->next_block < copy->block_count;
+    *ret_more = copy->next_block < copy->blocks.count;
     return true;
 }

@@ -11,18 +11,14 @@ struct merge_copy {
     bool keeps;             /* sectors that `to` has stay as they are */
     uint64_t end_sector;    /* what lies behind is not seen */
 
-    struct merge_block *blocks; /* the allocated ones of `from`; owned, as are: */
-    size_t block_count, block_capacity, next_block;
-    uint8_t *bits, *chunk;
+    struct vhd_blocks blocks; /* of `from`, all that is to be seen */
+    size_t next_block;
+    uint8_t *bits, *chunk; /* owned */
     uint32_t next_sector; /* of the block at hand; 0: its bitmap has not been read */
     bool is_dense;        /* most of the block at hand is to be copied */
 
     uint64_t copied_bytes, unflushed_bytes, looked_blocks;
     uint64_t estimate_bytes;
-};
-
-struct merge_block {
-    uint32_t block, entry;
 };
 
 /* Takes to, also on failure. */

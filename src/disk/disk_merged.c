@@ -17,16 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct merged_block {
-    uint32_t block, entry;
-};
-
 struct disk_merged {
     struct vhd *kept; /* the one that has both; behind disk_merged_take() the old handle */
     struct layer *gone; /* NULL before that */
     uint64_t gone_device, gone_inode;
-    struct merged_block *blocks;
-    size_t count, capacity;
+    struct vhd_blocks blocks; /* of kept */
 };
 
 static bool is_unclean(const struct disk *disk, const struct layer *layer)
@@ -107,26 +102,8 @@ void disk_merged_free(struct disk_merged *merged)
         return;
     vhd_close(merged->kept);
     layer_free(merged->gone);
-    free(merged->blocks);
+    vhd_blocks_done(&merged->blocks);
     free(merged);
-}
-
-static bool collect(void *context, uint32_t block, uint32_t entry, struct err *err)
-{
-    struct disk_merged *merged = context;
-
-    if (block >= merged->kept->block_count)
-        return true;
-    if (merged->count == merged->capacity) {
-        size_t capacity = merged->capacity * 2 + 256;
-        struct merged_block *blocks = reallocarray(merged->blocks, capacity, sizeof *blocks);
-        if (!blocks)
-            return err_oom(err);
-        merged->blocks = blocks;
-        merged->capacity = capacity;
-    }
-    merged->blocks[merged->count++] = (struct merged_block){.block = block, .entry = entry};
-    return true;
 }
 
 bool disk_merged_open(const struct io *io, const char *kept_path, const char *gone_path, struct disk_merged **ret_merged,
@@ -140,7 +117,7 @@ bool disk_merged_open(const struct io *io, const char *kept_path, const char *go
     if (!io_stat_path(io, gone_path, &stat, err) || !vhd_open(io, kept_path, IO_READ_ONLY, &merged->kept, err) ||
         !io_lock(merged->kept->file, IO_LOCK_SHARE, err))
         return false;
-    if (merged->kept->type != VHD_FIXED && !vhd_bat_each(merged->kept, collect, merged, err))
+    if (merged->kept->type != VHD_FIXED && !vhd_bat_collect(merged->kept, merged->kept->block_count, &merged->blocks, err))
         return false;
     merged->gone_device = stat.device;
     merged->gone_inode = stat.inode;
@@ -188,7 +165,7 @@ bool disk_merged_take(struct disk *disk, struct disk_merged *merged, struct err 
     struct layer *kept, *gone;
 
     if (!find_pair(disk, merged, &kept, &gone, err) ||
-        !index_reserve(&disk->index, merged->kept->block_shift, merged->count, err))
+        !index_reserve(&disk->index, merged->kept->block_shift, merged->blocks.count, err))
         return false;
     uint16_t lower = kept->number < gone->number ? kept->number : gone->number;
     for (uint32_t i = 0; i < disk->map.count; i++)
@@ -202,9 +179,9 @@ bool disk_merged_take(struct disk *disk, struct disk_merged *merged, struct err 
     kept->vhd = merged->kept;
     merged->kept = old;
     merged->gone = gone;
-    kept->allocated_blocks = merged->count;
-    for (size_t i = 0; i < merged->count; i++)
-        index_add(&disk->index, kept->number, kept->vhd->block_shift, merged->blocks[i].block, merged->blocks[i].entry);
+    kept->allocated_blocks = merged->blocks.count;
+    for (size_t i = 0; i < merged->blocks.count; i++)
+        index_add(&disk->index, kept->number, kept->vhd->block_shift, merged->blocks.items[i].block, merged->blocks.items[i].entry);
     return true;
 }
 

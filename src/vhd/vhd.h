@@ -124,6 +124,17 @@ bool vhd_open_parent(const struct vhd *child, struct vhd **ret_parent, struct er
  * false to end. */
 typedef bool vhd_bat_each_fn(void *context, uint32_t block, uint32_t entry, struct err *err);
 bool vhd_bat_each(const struct vhd *vhd, vhd_bat_each_fn *each, void *context, struct err *err) MUST_CHECK;
+
+struct vhd_blocks {
+    struct vhd_block {
+        uint32_t block, entry;
+    } *items; /* owned */
+    size_t count, capacity;
+};
+/* Adds the allocated entries of the blocks before end_block, checked in the same way. On failure those stay that were found. */
+bool vhd_bat_collect(const struct vhd *vhd, uint32_t end_block, struct vhd_blocks *blocks, struct err *err) MUST_CHECK;
+void vhd_blocks_done(struct vhd_blocks *blocks);
+#define AUTO_VHD_BLOCKS AUTO(vhd_blocks_done)
 /* The table as it is in the file, padded with ones to a sector. *ret_bytes is owned. Nothing in it is
  * checked. */
 bool vhd_bat_read(const struct vhd *vhd, uint8_t **ret_bytes, size_t *ret_length, struct err *err) MUST_CHECK;

@@ -125,6 +125,43 @@ bool vhd_bat_each(const struct vhd *vhd, vhd_bat_each_fn *each, void *context, s
     return true;
 }
 
+struct collecting {
+    struct vhd_blocks *blocks;
+    uint32_t end_block;
+};
+
+static bool collect(void *context, uint32_t block, uint32_t entry, struct err *err)
+{
+    const struct collecting *collecting = context;
+    struct vhd_blocks *blocks = collecting->blocks;
+
+    if (block >= collecting->end_block)
+        return true;
+    if (blocks->count == blocks->capacity) {
+        size_t capacity = blocks->capacity * 2 + 256;
+        struct vhd_block *items = reallocarray(blocks->items, capacity, sizeof *items);
+        if (!items)
+            return err_oom(err);
+        blocks->items = items;
+        blocks->capacity = capacity;
+    }
+    blocks->items[blocks->count++] = (struct vhd_block){.block = block, .entry = entry};
+    return true;
+}
+
+bool vhd_bat_collect(const struct vhd *vhd, uint32_t end_block, struct vhd_blocks *blocks, struct err *err)
+{
+    struct collecting collecting = {.blocks = blocks, .end_block = end_block};
+
+    return vhd_bat_each(vhd, collect, &collecting, err);
+}
+
+void vhd_blocks_done(struct vhd_blocks *blocks)
+{
+    free(blocks->items);
+    *blocks = (struct vhd_blocks){0};
+}
+
 bool vhd_bat_read(const struct vhd *vhd, uint8_t **ret_bytes, size_t *ret_length, struct err *err)
 {
     size_t length = (size_t)vhd_bat_file_bytes(vhd);
