@@ -206,17 +206,29 @@ static bool probe_fd(int fd, const char *path, enum store_lock_state *ret_state,
     return true;
 }
 
-bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,
-                 struct err *err)
+/* The VM's lock file, to be looked at. *ret_fd: -1 where it cannot be opened, with errno. */
+static bool lock_look(const char *vm_dir, char **ret_path, int *ret_fd, struct err *err)
 {
     struct guid guid;
 
     if (!load_guid(&io_real, vm_dir, &guid, err))
         return false;
-    AUTO_FREE char *path = lock_path(vm_dir, &guid);
+    char *path = lock_path(vm_dir, &guid);
     if (!path)
         return err_oom(err);
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+    *ret_path = path;
+    *ret_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+    return true;
+}
+
+bool store_probe(const char *vm_dir, enum store_lock_state *ret_state, struct store_owner *ret_owner,
+                 struct err *err)
+{
+    AUTO_FREE char *path = NULL;
+    AUTO_FD int fd = -1;
+
+    if (!lock_look(vm_dir, &path, &fd, err))
+        return false;
     if (fd >= 0)
         return probe_fd(fd, path, ret_state, ret_owner, err);
     if (errno != ENOENT)
@@ -267,16 +279,13 @@ void store_alive_unlock(struct store *store)
 
 bool store_unlock(const char *vm_dir, const char *host, struct err *err)
 {
+    AUTO_FREE char *path = NULL;
+    AUTO_FD int fd = -1;
     struct store_owner owner;
-    struct guid guid;
     bool renamed;
 
-    if (!load_guid(&io_real, vm_dir, &guid, err))
+    if (!lock_look(vm_dir, &path, &fd, err))
         return false;
-    AUTO_FREE char *path = lock_path(vm_dir, &guid);
-    if (!path)
-        return err_oom(err);
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
     enum owner_place place = fd >= 0 ? owner_read(fd, &owner) : OWNER_NONE;
     if (place == OWNER_NONE)
         return err_set(err, ERR_STATE, "%s: nobody has it", vm_dir);
