@@ -298,6 +298,19 @@ bool lab_run(struct lab *lab, struct plan *plan, struct err *err)
     return store_run(lab->store, plan, &machine, NULL, err);
 }
 
+bool lab_delete(struct lab *lab, const struct guid *snapshot, bool subtree, struct err *err)
+{
+    AUTO_PLAN struct plan *plan = NULL;
+    struct plan_layer *layers;
+    size_t count;
+
+    if (!store_layers(lab->store, &layers, &count, err))
+        return false;
+    bool ok = plan_delete(store_tree(lab->store), snapshot, subtree, layers, count, &plan, err) && lab_run(lab, plan, err);
+    store_layers_free(layers, count);
+    return ok;
+}
+
 /* --- the VM --- */
 
 struct plan_source lab_source(struct lab *lab)

@@ -65,6 +65,7 @@ void lab_apply(struct lab *lab, size_t index, struct plan_apply request);
 
 /* Runs a plan on the store with the machine: all of it, or up to stop_after. */
 bool lab_run(struct lab *lab, struct plan *plan, struct err *err) MUST_CHECK;
+bool lab_delete(struct lab *lab, const struct guid *snapshot, bool subtree, struct err *err) MUST_CHECK;
 struct plan_source lab_source(struct lab *lab);
 /* The operation goes back to that snapshot: then the VM may read as it did. */
 void lab_goes_back(struct lab *lab, const struct guid *snapshot);

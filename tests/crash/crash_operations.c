@@ -51,17 +51,7 @@ static bool run_back(struct lab *lab, const struct operation *operation, struct 
 
 static bool run_delete(struct lab *lab, const struct operation *operation, struct err *err)
 {
-    AUTO_PLAN struct plan *plan = NULL;
-    struct plan_layer *layers;
-    size_t count;
-
-    if (!store_layers(lab->store, &layers, &count, err))
-        return false;
-    bool ok = plan_delete(store_tree(lab->store), &lab->taken[operation->snapshot].guid, operation->subtree, layers,
-                          count, &plan, err) &&
-              lab_run(lab, plan, err);
-    store_layers_free(layers, count);
-    return ok;
+    return lab_delete(lab, &lab->taken[operation->snapshot].guid, operation->subtree, err);
 }
 
 static bool run_save(struct lab *lab, const struct operation *operation, struct err *err)
@@ -249,4 +239,14 @@ void operation_check(struct lab *lab, const struct pictures *pictures, const cha
     fprintf(stderr, "%s\n--- before\n%s--- after\n%s--- now\n%s", where, pictures->pictures[0],
             pictures->pictures[pictures->count - 1], now);
     fail_msg("%s: neither as before nor as after", where);
+}
+
+void operation_end(struct lab *lab, const struct pictures *pictures, uint64_t seed, const char *where)
+{
+    lab_stop(lab);
+    lab_check(lab, where);
+    lab_power_cut(lab, seed);
+    lab_recover(lab);
+    operation_check(lab, pictures, where);
+    lab_done(lab);
 }

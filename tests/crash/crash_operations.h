@@ -32,6 +32,8 @@ void operation_begin(const struct operation *operation, struct lab *lab);
 bool operation_run(const struct operation *operation, struct lab *lab, struct err *err) MUST_CHECK;
 /* Recovered, whole, and like one of the pictures. */
 void operation_check(struct lab *lab, const struct pictures *pictures, const char *where);
+/* The same behind an end of the process in order, and a power cut. Ends the lab. */
+void operation_end(struct lab *lab, const struct pictures *pictures, uint64_t seed, const char *where);
 
 /* How many seeds each call gets: $BOUGH_TEST_SEEDS, else these. */
 unsigned operation_seeds(unsigned standard);

@@ -38,19 +38,6 @@ static unsigned long long step_points, power_points, merges;
 
 /* --- a merge --- */
 
-static bool delete_one(struct lab *lab, const struct guid *guid, struct err *err)
-{
-    AUTO_PLAN struct plan *plan = NULL;
-    struct plan_layer *layers;
-    size_t count;
-
-    if (!store_layers(lab->store, &layers, &count, err))
-        return false;
-    bool ok = plan_delete(store_tree(lab->store), guid, false, layers, count, &plan, err) && lab_run(lab, plan, err);
-    store_layers_free(layers, count);
-    return ok;
-}
-
 /* Nothing is written between the two. */
 static void take_quiet_snapshots(struct lab *lab)
 {
@@ -67,7 +54,7 @@ static void take_quiet_snapshots(struct lab *lab)
         taken->guid = guids[i];
         memcpy(taken->sectors, lab->instant, sizeof taken->sectors);
     }
-    LAB_OK(delete_one(lab, &guids[1], &err));
+    LAB_OK(lab_delete(lab, &guids[1], /* subtree= */ false, &err));
 }
 
 static void begin(const struct merge_case *merge, struct lab *lab)
@@ -83,7 +70,7 @@ static void begin(const struct merge_case *merge, struct lab *lab)
         lab_apply(lab, 3, (struct plan_apply){.machine = merge->machine});
     }
     for (size_t i = 0; i < ARRAY_SIZE(merge->deleted) && merge->deleted[i]; i++)
-        LAB_OK(delete_one(lab, &lab->taken[merge->deleted[i] - 1].guid, &err));
+        LAB_OK(lab_delete(lab, &lab->taken[merge->deleted[i] - 1].guid, /* subtree= */ false, &err));
     io_memory_sync_all(lab->place.memory);
 }
 

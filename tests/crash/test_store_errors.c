@@ -5,11 +5,6 @@
 
 #include "auto.h"
 
-/* ENOSPC where the kernel may say so: not when something is removed. */
-#define NO_SPACE_CALLS                                                                                       \
-    (IO_CALL_CREATE | IO_CALL_WRITE | IO_CALL_TRUNCATE | IO_CALL_SYNC | IO_CALL_ALLOCATE | IO_CALL_RENAME |  \
-     IO_CALL_LINK | IO_CALL_SYNC_DIR)
-
 static unsigned long long points;
 
 /* Every second or third call, in turn, and all of them in the long run; all of a commit that is taken back too. */
@@ -53,12 +48,7 @@ static bool error_at(const struct operation *operation, const struct io_fault *f
     /* The process cleans up by itself, and goes on with what is true. */
     if (!is_uncertain && fault->errnum == ENOSPC)
         assert_found(&lab, pictures, where);
-    lab_stop(&lab);
-    lab_check(&lab, where);
-    lab_power_cut(&lab, fault->nth);
-    lab_recover(&lab);
-    operation_check(&lab, pictures, where);
-    lab_done(&lab);
+    operation_end(&lab, pictures, fault->nth, where);
     points++;
     return struck;
 }
@@ -68,7 +58,7 @@ static void a_full_disk_at_any_call_leaves_before_or_after(void **state)
     (void)state;
     for (size_t i = 0; i < OPERATION_COUNT; i++) {
         unsigned step = stride(&OPERATIONS[i], 2);
-        struct io_fault fault = {.calls = NO_SPACE_CALLS, .nth = 1 + i % step, .errnum = ENOSPC};
+        struct io_fault fault = {.calls = IO_CALLS_SPACE, .nth = 1 + i % step, .errnum = ENOSPC};
         struct pictures pictures;
         pictures_take(&OPERATIONS[i], &pictures);
         while (error_at(&OPERATIONS[i], &fault, 0, &pictures))

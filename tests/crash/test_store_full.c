@@ -7,11 +7,6 @@
 
 #include "auto.h"
 
-/* Where the kernel may say so: not when something is removed. */
-#define SPACE_CALLS                                                                                          \
-    (IO_CALL_CREATE | IO_CALL_WRITE | IO_CALL_TRUNCATE | IO_CALL_SYNC | IO_CALL_ALLOCATE | IO_CALL_RENAME |  \
-     IO_CALL_LINK | IO_CALL_SYNC_DIR)
-
 static const struct {
     int errnum;
     bool again; /* it stays so */
@@ -60,12 +55,7 @@ static bool fails_at(const struct operation *operation, const struct io_fault *f
                              fault->again || operation->machine == MACHINE_RUNNING || operation->machine == MACHINE_PAUSED, where);
     }
     io_failing_set(lab.place.failing, (struct io_fault){0});
-    lab_stop(&lab);
-    lab_check(&lab, where);
-    lab_power_cut(&lab, fault->nth);
-    lab_recover(&lab);
-    operation_check(&lab, pictures, where);
-    lab_done(&lab);
+    operation_end(&lab, pictures, fault->nth, where);
     points++;
     return struck;
 }
@@ -79,7 +69,7 @@ static void what_fails_for_want_of_space_changes_nothing(void **state)
         struct pictures pictures;
         pictures_take(&OPERATIONS[i], &pictures);
         for (size_t kind = 0; kind < ARRAY_SIZE(KINDS); kind++) {
-            struct io_fault fault = {.calls = SPACE_CALLS,
+            struct io_fault fault = {.calls = IO_CALLS_SPACE,
                                      .nth = 1 + (i * 5 + kind * 7) % step,
                                      .errnum = KINDS[kind].errnum,
                                      .again = KINDS[kind].again};

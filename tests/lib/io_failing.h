@@ -25,6 +25,9 @@ enum io_call {
     IO_CALLS_ALL = (1 << 15) - 1,
     /* All that changes what is on the disk. */
     IO_CALLS_CHANGES = IO_CALLS_ALL & ~(IO_CALL_OPEN | IO_CALL_READ | IO_CALL_STAT | IO_CALL_LIST),
+    /* Where the kernel may say that there is no space: not when something is removed. */
+    IO_CALLS_SPACE = IO_CALL_CREATE | IO_CALL_WRITE | IO_CALL_TRUNCATE | IO_CALL_SYNC | IO_CALL_ALLOCATE | IO_CALL_RENAME |
+                     IO_CALL_LINK | IO_CALL_SYNC_DIR,
 };
 
 struct io_failing;
