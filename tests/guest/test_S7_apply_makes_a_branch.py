@@ -5,15 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import VhdHeader, identity, main, xml_disks  # noqa: E402
-
-
-def mark(console, text):
-    assert console.run(f"echo {text} > /disk/mark; echo {text} > /tmp/mark; sync")[0] == 0
-
-
-def marks(console):
-    return console.run("cat /disk/mark /tmp/mark")[1]
+from bough_test import VhdHeader, identity, main, mark, marks, xml_disks  # noqa: E402
 
 
 def claim_snapshot_after_an_apply_is_a_branch_and_every_point_stays_reachable(home):

@@ -6,15 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import file_system_check, flattened_by_7zip, main, xml_disks  # noqa: E402
-
-
-def mark(console, text):
-    assert console.run(f"echo {text} > /disk/mark; echo {text} > /tmp/mark; sync")[0] == 0
-
-
-def marks(console):
-    return console.run("cat /disk/mark /tmp/mark")[1]
+from bough_test import file_system_check, flattened_by_7zip, main, mark, marks, xml_disks  # noqa: E402
 
 
 def disks(vm):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
-from bough_test import flattened_by_7zip, main, wait_until, xml_disks  # noqa: E402
+from bough_test import flattened_by_7zip, main, marks, wait_until, xml_disks  # noqa: E402
 
 DEADLINE_S = 90
 
@@ -24,10 +24,6 @@ def change(console, number):
     script = (f"dd if=/dev/urandom of=/dev/vdb bs=1M count=3 seek={2 * number} && dd if=/dev/urandom of=/disk/data bs=1M count=4 && "
               f"echo {number} > /disk/mark && echo {number} > /tmp/mark && sync")
     assert console.run(script)[0] == 0
-
-
-def marks(console):
-    return console.run("cat /disk/mark /tmp/mark")[1]
 
 
 def merged(vm):

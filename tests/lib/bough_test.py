@@ -335,6 +335,15 @@ def disk_counter(image, nonce):
     return max(ours, default=0)
 
 
+def mark(console, text):
+    """On the guest's disk and in its memory."""
+    assert console.run(f"echo {text} > /disk/mark; echo {text} > /tmp/mark; sync")[0] == 0
+
+
+def marks(console):
+    return console.run("cat /disk/mark /tmp/mark")[1]
+
+
 def file_system_check(image):
     """What e2fsck still finds after a journal replay: "" if nothing."""
     with replayed(image) as disk:

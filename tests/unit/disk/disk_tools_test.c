@@ -374,15 +374,21 @@ static void assert_chain(const struct lab *lab, const char *path)
     assert_clean(lab, path);
 }
 
-static bool merge_into(const struct lab *lab, const char *path, bool into_base, const char *child)
+static bool merge(const struct lab *lab, const char *path, const struct disk_merge_options *options)
 {
-    struct disk_merge_options options = {
-        .into_base = into_base, .children = &child, .child_count = child ? 1 : 0};
     struct disk_merge_result result = {0};
-    bool ok = disk_merge(lab->io, path, &options, NULL, &result, &err);
+    bool ok = disk_merge(lab->io, path, options, NULL, &result, &err);
 
     free(result.parent_path);
     return ok;
+}
+
+static bool merge_into(const struct lab *lab, const char *path, bool into_base, const char *child)
+{
+    const struct disk_merge_options options = {
+        .into_base = into_base, .children = &child, .child_count = child ? 1 : 0};
+
+    return merge(lab, path, &options);
 }
 
 static void a_merge_keeps_what_is_seen_and_frees_the_image(void **state)
@@ -490,12 +496,9 @@ static void a_full_host_in_a_merge_harms_neither_parent_nor_child(void **state)
 
 static bool merge_up(const struct lab *lab, const char *path, const char *parent)
 {
-    struct disk_merge_options options = {.direction = DISK_MERGE_UP, .parent_path = parent};
-    struct disk_merge_result result = {0};
-    bool ok = disk_merge(lab->io, path, &options, NULL, &result, &err);
+    const struct disk_merge_options options = {.direction = DISK_MERGE_UP, .parent_path = parent};
 
-    free(result.parent_path);
-    return ok;
+    return merge(lab, path, &options);
 }
 
 static void an_upward_merge_keeps_what_is_seen_and_frees_the_parent(void **state)
