@@ -2,8 +2,9 @@
  *
  * A command is one file, cmd_<verb>.c, with one function that takes its own argc and argv (argv[0] is the
  * verb) and returns the exit status: 0, 2 for a wrong command line, else err_exit_status(). It parses with
- * cli_options.h, which also answers --help, and prints with cli_output.h. One command runs in a process;
- * nothing here is thread-safe. */
+ * cli_options.h, which also answers --help, and prints with cli_output.h; those that are one operation, or one
+ * work on image files, only describe themselves (cli_call.h, cli_disk.h). One command runs in a process; nothing
+ * here is thread-safe. */
 #pragma once
 
 #include "err.h"
