@@ -65,7 +65,14 @@ bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct
     return true;
 }
 
-bool store_list(const struct io *io, char ***ret_names, struct err *err)
+static bool is_folder(const struct io *io, const char *dir)
+{
+    struct io_stat stat;
+
+    return io->ops->stat(io, dir, &stat) == 0 && stat.is_directory;
+}
+
+static bool list(const struct io *io, bool (*wanted)(const struct io *io, const char *dir), char ***ret_names, struct err *err)
 {
     AUTO_NAME_LIST struct name_list names = {0};
     AUTO_FREE char *home = NULL;
@@ -77,16 +84,26 @@ bool store_list(const struct io *io, char ***ret_names, struct err *err)
     if (!name_list_read(io, home, &names, err) && err->code != ERR_NOT_FOUND)
         return false;
     name_list_sort(&names);
-    char **vms = calloc(names.count + 1, sizeof *vms);
-    if (!vms)
+    char **found = calloc(names.count + 1, sizeof *found);
+    if (!found)
         return err_oom(err);
     for (size_t i = 0; i < names.count; i++) {
         AUTO_FREE char *dir = names.items[i][0] == '.' ? NULL : path_join(home, names.items[i]);
-        if (dir && holds_vm(io, dir))
-            vms[count++] = TAKE(names.items[i]);
+        if (dir && wanted(io, dir))
+            found[count++] = TAKE(names.items[i]);
     }
-    *ret_names = vms;
+    *ret_names = found;
     return true;
+}
+
+bool store_list(const struct io *io, char ***ret_names, struct err *err)
+{
+    return list(io, holds_vm, ret_names, err);
+}
+
+bool store_list_folders(const struct io *io, char ***ret_names, struct err *err)
+{
+    return list(io, is_folder, ret_names, err);
 }
 
 void store_list_free(char **names)

@@ -1,10 +1,12 @@
 /* What lies under the disks of the VM and its snapshots. */
 #include "store_private.h"
 
+#include "name_list.h"
 #include "vhd.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 static size_t slot_of(const struct chains *chains, uint64_t device, uint64_t inode)
@@ -195,6 +197,52 @@ bool chains_add(const struct io *io, const struct tree *tree, struct chains *cha
     for (size_t i = 0; ok && i < chains->named_count; i++)
         ok = follow(io, chains, i, err);
     return ok;
+}
+
+/* --- of a folder --- */
+
+#define FOLDERS_DEEP 2
+
+static bool is_image_name(const char *name)
+{
+    const char *end = strrchr(name, '.');
+
+    return end && (strcasecmp(end, ".avhd") == 0 || strcasecmp(end, ".vhd") == 0);
+}
+
+/* False: out of memory. */
+static bool add_image(const struct io *io, const char *path, const struct io_stat *stat, struct chains *chains, struct err *err)
+{
+    const struct chain_file *known = chains_find(chains, stat->device, stat->inode);
+    size_t index = known ? (size_t)(known - chains->files) : chains->count;
+
+    return (known || chain_add(chains, path, stat->device, stat->inode, err)) &&
+           (follow(io, chains, index, err) || err->code != ERR_NO_MEMORY);
+}
+
+static bool add_folder(const struct io *io, const char *dir, unsigned deep, struct chains *chains, struct err *err)
+{
+    AUTO_NAME_LIST struct name_list names = {0};
+    bool ok = name_list_read(io, dir, &names, err) || err->code != ERR_NO_MEMORY;
+
+    for (size_t i = 0; ok && i < names.count; i++) {
+        AUTO_FREE char *path = path_join(dir, names.items[i]);
+        struct io_stat stat;
+        if (!path)
+            return err_oom(err);
+        if (io->ops->stat(io, path, &stat) != 0)
+            continue;
+        if (stat.is_directory)
+            ok = deep == 0 || add_folder(io, path, deep - 1, chains, err);
+        else if (stat.is_regular && is_image_name(path))
+            ok = add_image(io, path, &stat, chains, err);
+    }
+    return ok;
+}
+
+bool chains_add_images(const struct io *io, const char *dir, struct chains *chains, struct err *err)
+{
+    return add_folder(io, dir, FOLDERS_DEEP, chains, err);
 }
 
 bool chains_read(const struct io *io, const struct tree *tree, struct chains *ret_chains, struct err *err)

@@ -120,7 +120,7 @@ static bool may_be_any(const struct io *io, const struct tree *tree, bool *ret_m
 /* --- other VMs --- */
 struct others {
     const struct io *io;
-    const char *vm_dir; /* ours */
+    const char *home, *vm_dir; /* vm_dir: ours */
     struct store_merges *merges;
 };
 
@@ -145,29 +145,37 @@ static bool is_same_folder(const struct io *io, const char *a, const char *b)
            first.inode == second.inode;
 }
 
-static bool look_at_vm(struct others *others, const char *name, struct err *err)
+/* A VM whose settings cannot be read, or are lost, may be repaired: it may need what its images lie over. Of a folder that is none, and
+ * never was, its images tell all. */
+static bool look_at_folder(struct others *others, const char *name, struct err *err)
 {
-    AUTO_FREE char *dir = NULL;
+    AUTO_FREE char *dir = path_join(others->home, name);
+    AUTO_FREE char *folder = dir ? path_join(dir, VM_FOLDER) : NULL;
     AUTO_TREE struct tree *tree = NULL;
     struct chains chains = {0};
     struct err ignored;
 
-    if (!store_find(others->io, name, &dir, err) || is_same_folder(others->io, dir, others->vm_dir))
-        return dir != NULL || err->code != ERR_NO_MEMORY;
+    if (!folder)
+        return err_oom(err);
+    if (is_same_folder(others->io, dir, others->vm_dir))
+        return true;
     bool all_known = store_read(others->io, dir, &tree, &ignored) && chains_add(others->io, tree, &chains, &ignored);
-    note_user(others, &chains, name, all_known);
+    bool ok = all_known || chains_add_images(others->io, dir, &chains, err);
+    note_user(others, &chains, name, all_known || !io_exists(others->io, folder));
     chains_done(&chains);
-    return true;
+    return ok;
 }
 
 static bool note_users(const struct io *io, const struct tree *tree, struct store_merges *merges, struct err *err)
 {
+    AUTO_FREE char *home = NULL;
     struct others others = {.io = io, .vm_dir = tree->vm_dir, .merges = merges};
 
-    if (!store_list(io, &merges->users, err))
+    if (!store_home(&home, err) || !store_list_folders(io, &merges->users, err))
         return false;
+    others.home = home;
     for (size_t i = 0; merges->users[i]; i++)
-        if (!look_at_vm(&others, merges->users[i], err))
+        if (!look_at_folder(&others, merges->users[i], err))
             return false;
     return true;
 }

@@ -117,4 +117,6 @@ bool chains_read(const struct io *io, const struct tree *tree, struct chains *re
                  struct err *err) MUST_CHECK;
 /* The same behind what is in chains already, which the caller ends in any case: an error leaves what could be followed. */
 bool chains_add(const struct io *io, const struct tree *tree, struct chains *chains, struct err *err) MUST_CHECK;
+/* The same of every image in the folder and two below: what a VM may need whose settings are lost. What cannot be looked at is passed over. */
+bool chains_add_images(const struct io *io, const char *dir, struct chains *chains, struct err *err) MUST_CHECK;
 void chains_done(struct chains *chains);

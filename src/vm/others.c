@@ -1,7 +1,8 @@
 /* What the other VMs of this home need of ours.
  *
  * A VM that can be read as a whole tells its chains. One that cannot may be repaired later (`check --repair`): there every image
- * in its folder, and every disk that its readable settings name, is followed as far as its parents can be opened. */
+ * in its folder, and every disk that its readable settings name, is followed as far as its parents can be opened. One whose own file is
+ * lost is a folder like any other: of all folders of the home the images are looked at. */
 #include "vm_priv.h"
 
 #include "auto.h"
@@ -109,14 +110,21 @@ static void fault_ignored(void *context, const struct store_fault *fault)
     (void)fault;
 }
 
+/* *ret_failure: why some of them could not be looked at. */
+static bool images_leave(const struct images *images, struct err *ret_failure)
+{
+    struct folder folder = {.images = images, .path = images->dir, .deep = 2};
+
+    *images->err = ERR_INIT;
+    return io_list(&io_real, images->dir, folder_leaves, &folder, ret_failure) || images->err->code != ERR_BUSY;
+}
+
 static bool damaged_leaves(const struct images *images)
 {
     AUTO_STORE_LOOK struct store_look *look = NULL;
-    struct folder folder = {.images = images, .path = images->dir, .deep = 2};
     struct err failure = ERR_INIT;
 
-    *images->err = ERR_INIT;
-    if (!io_list(&io_real, images->dir, folder_leaves, &folder, &failure) && images->err->code == ERR_BUSY)
+    if (!images_leave(images, &failure))
         return false;
     if (failure.code != ERR_NONE || !store_look_open(&io_real, images->dir, "look", fault_ignored, NULL, &look, &failure))
         return err_set(images->err, ERR_STATE, "it is not known what the VM '%s' needs: %s", images->name, failure.text);
@@ -126,18 +134,32 @@ static bool damaged_leaves(const struct images *images)
     return disks_leave(images, look->vm);
 }
 
-static bool needed_by(const char *name, const struct plan_layer *layers, size_t layer_count, struct err *err)
+/* Of a folder without a VM's file: one whose VM was lost, one that is no VM's, or one that was just removed. */
+static bool folder_spares(struct images *images)
 {
     AUTO_FREE char *dir = NULL;
+    struct err failure = ERR_INIT;
+
+    if (!store_find_damaged(&io_real, images->name, &dir, &failure))
+        return images_leave(images, &failure);
+    return damaged_leaves(images);
+}
+
+static bool needed_by(const char *home, const char *name, const struct plan_layer *layers, size_t layer_count, struct err *err)
+{
+    AUTO_FREE char *dir = path_join(home, name);
+    AUTO_FREE char *found = NULL;
     AUTO_TREE struct tree *tree = NULL;
     struct plan_layer *theirs;
     size_t their_count;
     struct io_stat stat;
     bool is_free = true;
 
-    if (!store_find(&io_real, name, &dir, err))
-        return err->code == ERR_NOT_FOUND; /* just removed */
+    if (!dir)
+        return err_oom(err);
     struct images images = {.layers = layers, .layer_count = layer_count, .name = name, .dir = dir, .err = err};
+    if (!store_find(&io_real, name, &found, err))
+        return folder_spares(&images);
     if (!store_read(&io_real, dir, &tree, err) || !store_tree_layers(&io_real, tree, &theirs, &their_count, err))
         return damaged_leaves(&images);
     for (size_t i = 0; i < their_count && is_free; i++)
@@ -150,15 +172,16 @@ static bool needed_by(const char *name, const struct plan_layer *layers, size_t 
 
 bool vm_others_spare(const char *vm_dir, const struct plan_layer *layers, size_t count, struct err *err)
 {
+    AUTO_FREE char *home = NULL;
     char **names;
     bool is_free = true;
 
     if (count == 0)
         return true;
-    if (!store_list(&io_real, &names, err))
+    if (!store_home(&home, err) || !store_list_folders(&io_real, &names, err))
         return false;
     for (size_t i = 0; names[i] && is_free; i++)
-        is_free = strcmp(names[i], path_base(vm_dir)) == 0 || needed_by(names[i], layers, count, err);
+        is_free = strcmp(names[i], path_base(vm_dir)) == 0 || needed_by(home, names[i], layers, count, err);
     store_list_free(names);
     return is_free;
 }

@@ -531,6 +531,10 @@ def claim_what_a_damaged_vm_needs_is_not_removed(home):
     other.xml.write_bytes(b"garbage")
     with unchanged(home):
         vm.refused(BUSY, "remove", "--yes", says="'w' needs it")
+    other.xml.unlink()
+    with unchanged(home):
+        vm.refused(BUSY, "remove", "--yes", says="'w' needs it")
+        vm.refused(BUSY, "rename", "x", says="'w' needs it")
     other.xml.write_bytes(sound)
     home.bough("remove", "w", "--yes")
     vm.do("remove", "--yes")

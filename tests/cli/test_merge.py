@@ -311,7 +311,15 @@ def claim_a_base_that_another_vm_uses_is_kept(home):
     before = seen(other)
     assert_base_is_kept(home, vm, vm.folder / "v.vhd", "'clone'")
     assert vm.do("merge", "--into-base")["merged"] == [] and seen(other) == before
+    aside = other.xml.rename(other.xml.with_suffix(".aside"))  # lost, until it is repaired
+    assert vm.do("merge", "--into-base")["merged"] == [] and "'clone'" in merging(vm)[0]["reason"]
+    aside.rename(other.xml)
     other.do("remove", "--yes")
+    stray = home.machines / "plain" / "x.avhd"
+    stray.parent.mkdir()
+    home.bough("disk", "create", stray, "--parent", vm.folder / "v.vhd")
+    assert vm.do("merge")["merged"] == [] and "'plain'" in merging(vm)[0]["reason"]
+    stray.unlink()
     with all_others_read_the_same(vm):
         assert len(vm.do("merge")["merged"]) == 1
 
