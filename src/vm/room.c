@@ -30,7 +30,7 @@ static uint64_t file_bytes(const char *path)
 }
 
 /* On a file system that shares extents it takes what has changed since, and nobody knows what that is. */
-static void memory_add(const struct vm *vm, const struct plan *plan, size_t index, struct room *room)
+static void memory_look(const struct vm *vm, const struct plan *plan, size_t index, struct room *room)
 {
     const struct config *naming = plan_memory_config(plan, index);
     AUTO_FREE char *parent = naming ? vm_parent_bin(vm, naming) : NULL;
@@ -65,8 +65,8 @@ static void both_add(struct room *room, uint64_t bytes)
     room->at_least_bytes += bytes;
 }
 
-/* True if the step makes something that stays. */
-static bool step_add(const struct vm *vm, const struct plan *plan, size_t index, struct room *room)
+/* True if the step makes something that stays. looks: at the guest's memory; else all of it is taken to be kept. */
+static bool step_add(const struct vm *vm, const struct plan *plan, size_t index, bool looks, struct room *room)
 {
     const struct step *step = &plan->steps[index];
 
@@ -78,7 +78,10 @@ static bool step_add(const struct vm *vm, const struct plan *plan, size_t index,
         both_add(room, file_bytes(step->from));
         return true;
     case STEP_SAVE_MEMORY:
-        memory_add(vm, plan, index, room);
+        if (looks)
+            memory_look(vm, plan, index, room);
+        else
+            both_add(room, vm_config(vm)->memory_bytes);
         return true;
     case STEP_WRITE_CONFIG:
     case STEP_COMMIT:
@@ -89,13 +92,13 @@ static bool step_add(const struct vm *vm, const struct plan *plan, size_t index,
     }
 }
 
-static bool look(const struct vm *vm, const struct plan *plan, struct room *ret_room, bool *ret_makes, struct err *err)
+static bool look(const struct vm *vm, const struct plan *plan, bool looks, struct room *ret_room, bool *ret_makes, struct err *err)
 {
     struct room room = {0};
 
     *ret_makes = false;
     for (size_t i = 0; i < plan->step_count; i++)
-        *ret_makes |= step_add(vm, plan, i, &room);
+        *ret_makes |= step_add(vm, plan, i, looks, &room);
     if (!room_fs_look(vm->dir, &room.fs, err))
         return false;
     *ret_room = room;
@@ -130,7 +133,7 @@ bool room_look(const struct vm *vm, const struct plan *plan, struct room *ret_ro
 {
     bool ignored;
 
-    if (!look(vm, plan, ret_room, &ignored, err))
+    if (!look(vm, plan, /* looks= */ true, ret_room, &ignored, err))
         return false;
     ret_room->needs_bytes += most_of_merges(vm, plan);
     return true;
@@ -148,14 +151,22 @@ static bool merges_check(const struct plan *plan, struct err *err)
     return true;
 }
 
+static bool fits(const struct room *room)
+{
+    return room->at_least_bytes + MARGIN_BYTES + room->at_least_bytes / MARGIN_DIVISOR <= room->fs.usable_bytes;
+}
+
 bool room_check(const struct vm *vm, const struct plan *plan, struct err *err)
 {
     struct room room;
     bool makes;
 
-    if (!look(vm, plan, &room, &makes, err))
+    /* A look at memory takes thousands of calls. Where there is room for all of it there need be none. */
+    if (!look(vm, plan, /* looks= */ false, &room, &makes, err))
         return false;
-    if (!makes || room.at_least_bytes + MARGIN_BYTES + room.at_least_bytes / MARGIN_DIVISOR <= room.fs.usable_bytes)
+    if (makes && !fits(&room) && !look(vm, plan, /* looks= */ true, &room, &makes, err))
+        return false;
+    if (!makes || fits(&room))
         return merges_check(plan, err);
     char needs[16], has[16];
     return err_set(err, ERR_NO_SPACE, "%s: needs about %s, and %s are free in %s", plan->summary,
