@@ -380,21 +380,25 @@ struct asked {
     uint64_t before_bytes; /* by the ones that are done */
 };
 
+/* It can take hours. Meanwhile the guest is seen to as at other times: true with vm->merger->job NULL if it has ended, and the merge with it. */
 static bool wait_for_job(struct vm *vm, const struct asked *asked, struct err *err)
 {
-    struct merge_job *job = vm->merger->job;
     uint64_t done, total;
 
-    while (!merge_job_is_over(job)) {
-        struct pollfd over = {.fd = vm->merger->over_fd, .events = POLLIN};
-        merge_job_progress(job, &done, &total);
+    while (vm->merger->job && !merge_job_is_over(vm->merger->job)) {
+        struct pollfd fds[] = {{.fd = vm->merger->over_fd, .events = POLLIN},
+                               {.fd = vm_machine_fd(vm), .events = POLLIN},
+                               {.fd = vm_monitor_fd(vm), .events = POLLIN}};
+        merge_job_progress(vm->merger->job, &done, &total);
         progress_report(asked->progress, "merge", asked->before_bytes + done, asked->before_bytes + total);
         if (progress_cancelled(asked->progress)) {
             merger_end(vm);
             vm->merger->broken_off = true;
             return err_set(err, ERR_CANCELLED, "the merge was cancelled; it goes on with the next one");
         }
-        poll(&over, 1, LOOK_MS);
+        (void)!poll(fds, ARRAY_SIZE(fds), LOOK_MS);
+        vm_handle_events(vm);
+        vm_tend(vm);
     }
     return true;
 }
@@ -411,6 +415,8 @@ bool merger_run(struct vm *vm, const struct progress *progress, json_t *merged, 
             break;
         if (!wait_for_job(vm, &asked, err))
             return false;
+        if (!vm->merger->job)
+            return true;
         uint64_t done, total;
         merge_job_progress(vm->merger->job, &done, &total);
         if (!job_complete(vm, merged, err))

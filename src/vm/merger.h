@@ -18,7 +18,8 @@ void merger_go_on(struct vm *vm, const char *operation, bool done);
 /* Ends what is going on; it is pending again. Before the machine's engines end. */
 void merger_end(struct vm *vm);
 
-/* All that is pending, at once and without regard to the machine; what was done goes to `merged`, also on failure. */
+/* All that is pending, at once and without regard to the machine; what was done goes to `merged`, also on failure. True without vm->present:
+ * the machine has ended meanwhile, and there may be more. */
 bool merger_run(struct vm *vm, const struct progress *progress, json_t *merged, struct err *err) MUST_CHECK;
 /* [{"path", "into", "bytes", "done_bytes", "state": "running", "reason": null}], or []; NULL when out of memory */
 json_t *merger_json(const struct vm *vm);

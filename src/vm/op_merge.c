@@ -132,7 +132,9 @@ static bool merge_now(struct vm *vm, bool into_base, const struct progress *prog
 
     if (!merged)
         return err_oom(err);
-    bool done = vm->present ? merger_run(vm, progress, merged, err) : vm_merge_pending(vm, into_base, progress, merged, err);
+    bool done = !vm->present || merger_run(vm, progress, merged, err);
+    if (done && !vm->present)
+        done = vm_merge_pending(vm, into_base, progress, merged, err);
     return done &&
            vm_answer(json_pack("{s:O, s:o}", "merged", merged, "merging", vm_mergings(vm)), ret_value, err);
 }

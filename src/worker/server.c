@@ -125,12 +125,12 @@ static bool is_one_of(const char *name, const char *const *names)
     return *names != NULL;
 }
 
-/* May the operation wait behind the one that is active? Stopping and going back end a save first; looking waits. */
+/* May the operation wait behind the one that is active? Stopping and going back end a save first, stopping a merge too; looking waits. */
 static bool may_queue(struct server *server, const char *operation)
 {
     static const char *const SAVES[] = {"snapshot", "save", NULL};
     static const char *const END_A_SAVE[] = {"apply", "revert", NULL};
-    static const char *const STOPPABLE[] = {"snapshot", "save", "start", "stop", NULL};
+    static const char *const STOPPABLE[] = {"snapshot", "save", "start", "stop", "merge", NULL};
     static const char *const LOOKS[] = {"console", "display", "screenshot", NULL};
 
     if (server->active[0] == '\0' && !server->queue)

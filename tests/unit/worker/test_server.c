@@ -194,14 +194,13 @@ static void cancel_reaches_the_operation_that_runs_and_not_the_next(void **state
     server_stop(server);
 }
 
-static void stop_cancels_a_save_and_waits_behind_it(void **state)
+static void assert_stop_cancels(const char *operation)
 {
     struct server *server = start();
     struct wire first = connect_client(), second = connect_client();
     struct err err;
 
-    (void)state;
-    ask(&first, "save");
+    ask(&first, operation);
     struct server_request *request = next(server);
     struct progress progress = server_request_progress(request);
     ask(&second, "stop");
@@ -218,6 +217,18 @@ static void stop_cancels_a_save_and_waits_behind_it(void **state)
     client_close(&first);
     client_close(&second);
     server_stop(server);
+}
+
+static void stop_cancels_a_save_and_waits_behind_it(void **state)
+{
+    (void)state;
+    assert_stop_cancels("save");
+}
+
+static void stop_cancels_a_merge_that_was_asked_for(void **state)
+{
+    (void)state;
+    assert_stop_cancels("merge");
 }
 
 static void a_client_that_dies_does_not_cancel_and_does_no_harm(void **state)
@@ -301,6 +312,7 @@ int main(void)
         cmocka_unit_test(status_is_answered_while_an_operation_runs_and_names_it),
         cmocka_unit_test(cancel_reaches_the_operation_that_runs_and_not_the_next),
         cmocka_unit_test(stop_cancels_a_save_and_waits_behind_it),
+        cmocka_unit_test(stop_cancels_a_merge_that_was_asked_for),
         cmocka_unit_test(a_client_that_dies_does_not_cancel_and_does_no_harm),
         cmocka_unit_test(nonsense_closes_the_connection_with_a_reason),
         cmocka_unit_test(a_request_is_told_that_it_has_begun_when_it_does),
