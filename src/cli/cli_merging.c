@@ -7,6 +7,7 @@
 #include "cli_view.h"
 #include "file.h"
 #include "mergings.h"
+#include "work_mark.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,15 +33,35 @@ static void take_running(json_t *merging, const json_t *running)
     }
 }
 
+static bool is_pending(const json_t *entry)
+{
+    return strcmp(json_text(entry, "state"), "pending") == 0;
+}
+
+/* What a command that merges has done of the first: it tells what is left of all. */
+static uint64_t done_bytes(const char *vm_dir, const json_t *merging, uint64_t first_bytes)
+{
+    uint64_t bytes = 0, left;
+    size_t i;
+    json_t *entry;
+
+    json_array_foreach ((json_t *)merging, i, entry) {
+        bytes += is_pending(entry) ? json_bytes(entry, "bytes") : 0;
+    }
+    return works_merge_left(vm_dir, &left) && left < bytes ? min_u64(bytes - left, first_bytes) : 0;
+}
+
 /* A command that merges does one after the other, as they stand here. */
-static void mark_first(json_t *merging)
+static void mark_first(const char *vm_dir, json_t *merging)
 {
     size_t i;
     json_t *entry;
 
     json_array_foreach (merging, i, entry) {
-        if (strcmp(json_text(entry, "state"), "pending") != 0 || *json_text(entry, "reason") != '\0')
+        if (!is_pending(entry) || *json_text(entry, "reason") != '\0')
             continue;
+        uint64_t done = done_bytes(vm_dir, merging, json_bytes(entry, "bytes"));
+        json_object_set_new(entry, "done_bytes", json_integer((json_int_t)done));
         json_object_set_new(entry, "state", json_string("running"));
         return;
     }
@@ -60,7 +81,7 @@ json_t *merging_read(const struct tree *tree, const json_t *status)
     if (json_object_get(status, "merging"))
         take_running(merging, json_object_get(status, "merging"));
     else if (strcmp(operation, "merge") == 0 || strcmp(operation, "delete") == 0)
-        mark_first(merging);
+        mark_first(tree->vm_dir, merging);
     return merging;
 }
 

@@ -175,8 +175,8 @@ static bool call_unowned(struct call *call, json_t **ret_value, bool *ret_retry,
     bool needs_worker = vm_needs_worker(vm, call->operation, call->arguments);
     struct work_mark mark;
     work_begin(call->vm_dir, call->operation, &mark);
-    bool done = !needs_worker &&
-                vm_run(vm, call->operation, call->arguments, call->progress, ret_value, err);
+    struct progress progress = work_progress(&mark, call->progress);
+    bool done = !needs_worker && vm_run(vm, call->operation, call->arguments, &progress, ret_value, err);
     work_end(&mark);
     vm_close(vm);
     if (!needs_worker)

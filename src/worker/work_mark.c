@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,29 @@ void work_end(struct work_mark *mark)
     close(mark->fd);
     free(mark->path);
     *mark = (struct work_mark){.fd = -1};
+}
+
+static void report(void *context, const char *phase, uint64_t done, uint64_t total)
+{
+    const struct work_mark *mark = context;
+    char text[24];
+
+    if (mark->path && strcmp(phase, "merge") == 0 && done <= total) {
+        int length = snprintf(text, sizeof text, "%020" PRIu64 "\n", total - done);
+        (void)!pwrite(mark->fd, text, (size_t)length, 0); /* without it others see less */
+    }
+    progress_report(mark->progress, phase, done, total);
+}
+
+static bool is_cancelled(void *context)
+{
+    return progress_cancelled(((const struct work_mark *)context)->progress);
+}
+
+struct progress work_progress(struct work_mark *mark, const struct progress *progress)
+{
+    mark->progress = progress;
+    return (struct progress){.report = report, .cancelled = is_cancelled, .context = mark};
 }
 
 struct cancelling {
@@ -88,4 +112,39 @@ bool works_cancel(const char *vm_dir, char *name, size_t size)
     struct cancelling cancelling = {.dir = dir, .name = name, .size = size};
     (void)!io_list(&io_real, dir, cancel_one, &cancelling, &ignored);
     return cancelling.found;
+}
+
+struct left {
+    const char *dir;
+    uint64_t bytes;
+    bool found;
+};
+
+static int left_read(void *context, const char *file)
+{
+    struct left *left = context;
+    char text[24] = "", *end;
+
+    if (strncmp(file, MARK_PREFIX, strlen(MARK_PREFIX)) != 0)
+        return 0;
+    AUTO_FREE char *path = path_join(left->dir, file);
+    AUTO_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (fd < 0 || pread(fd, text, sizeof text - 1, 0) <= 0 || !is_alive(fd))
+        return 0;
+    left->bytes = strtoull(text, &end, 10);
+    left->found |= *end == '\n';
+    return 0;
+}
+
+bool works_merge_left(const char *vm_dir, uint64_t *ret_bytes)
+{
+    AUTO_FREE char *dir = NULL;
+    struct err ignored;
+
+    if (!runtime_dir_path(vm_dir, &dir, &ignored))
+        return false;
+    struct left left = {.dir = dir};
+    (void)!io_list(&io_real, dir, left_read, &left, &ignored);
+    *ret_bytes = left.bytes;
+    return left.found;
 }

@@ -352,21 +352,21 @@ def contents_by_bough(home, vm):
     return found
 
 
-def stopped_in_the_middle(vm, *command):
-    """A command that merges, and stands still while it copies; None: it was too quick."""
+def stopped_in_the_middle(vm, *command, written_mib=0.5):
+    """A command that merges, and stands still while it copies, when it has written so much; None: it was too quick."""
     blocks = {path: path.stat().st_blocks for path in layers(vm)}
     process = vm.home.start(command[0], vm.name, *command[1:])
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError):
-            if any(path.stat().st_blocks > before + 1024 for path, before in blocks.items()):
+            if any(path.stat().st_blocks > before + written_mib * 2048 for path, before in blocks.items()):
                 process.send_signal(signal.SIGSTOP)
                 return process
     process.communicate()
     return None
 
 
-def met_in_the_middle(home, *command, unmerged):
+def met_in_the_middle(home, *command, unmerged, **how):
     """(a VM, the process that stands still in the middle of its merge, its contents before)"""
     for attempt in range(5):
         vm = large(home, f"v{attempt}")
@@ -374,7 +374,7 @@ def met_in_the_middle(home, *command, unmerged):
         del before[2]  # of `two`: the disk of now, one, two, three
         if unmerged:
             vm.do("delete", "two", "--no-merge")
-        process = stopped_in_the_middle(vm, *command)
+        process = stopped_in_the_middle(vm, *command, **how)
         if process and merging(vm):
             return vm, process, list(before.values())
         if process:
@@ -425,7 +425,7 @@ def claim_ctrl_c_behind_the_commit_of_a_delete_ends_the_merge_alone(home):
 
 
 def claim_a_second_operation_is_refused_with_the_name_of_the_first(home):
-    vm, process, before = met_in_the_middle(home, "merge", unmerged=True)
+    vm, process, before = met_in_the_middle(home, "merge", unmerged=True, written_mib=LARGE // 3)
     files = contents(vm.folder)
     others = [home.start(verb, vm.name, *rest) for verb, *rest in (["snapshot"], ["delete", "one"], ["apply", "one"], ["merge"],
                                                                    ["start"])]
@@ -434,6 +434,7 @@ def claim_a_second_operation_is_refused_with_the_name_of_the_first(home):
         assert other.returncode == BUSY and "in use by merge" in err, err
     assert contents(vm.folder) == files
     assert merging(vm)[0]["state"] == "running" and vm.do("show")["operation"] == "merge"
+    assert 0 < merging(vm)[0]["done_bytes"] < merging(vm)[0]["bytes"], merging(vm)
     process.send_signal(signal.SIGCONT)
     process.communicate(timeout=60)
     assert process.returncode == 0
