@@ -177,8 +177,10 @@ static bool around_look(struct around *around, json_t *arguments, struct err *er
     AUTO_TREE struct tree *tree = NULL;
     const struct config *snapshot = NULL;
 
-    if (!view_tree(around->vm_name, &tree, err) || (selector && !tree_find(tree, selector, &snapshot, err)))
+    if (!view_tree(around->vm_name, &tree, err))
         return err_prefix(err, "%s", around->operation);
+    if (selector && !tree_find(tree, selector, &snapshot, err))
+        return err_prefix(err, "%s: %s", around->operation, around->vm_name);
     if (snapshot && json_object_set_new(arguments, "snapshot", json_string(snapshot->snapshot.text)) != 0)
         return err_oom(err);
     around->vm = tree->vm->guid;

@@ -106,7 +106,7 @@ bool apply_begin(const struct tree *tree, const struct plan_apply *request, stru
     struct apply apply = {.request = request, .snapshot = tree_by_guid(tree, &request->snapshot)};
 
     if (!apply.snapshot)
-        return err_set(err, ERR_NOT_FOUND, "%s: has no snapshot %s", tree->vm->name, request->snapshot.text);
+        return err_set(err, ERR_NOT_FOUND, "has no snapshot %s", request->snapshot.text);
     apply.has_memory = apply.snapshot->state_when_taken != STATE_OFF && !request->disks_only;
     apply.starts = apply.has_memory && !request->no_start;
     apply.is_alive = request->machine == MACHINE_RUNNING || request->machine == MACHINE_PAUSED;

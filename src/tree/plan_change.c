@@ -74,7 +74,7 @@ bool plan_delete(const struct tree *tree, const struct guid *snapshot, bool subt
     if (!deleted || !vm)
         return err_oom(err);
     if (!top)
-        return err_set(err, ERR_NOT_FOUND, "%s: has no snapshot %s", tree->vm->name, snapshot->text);
+        return err_set(err, ERR_NOT_FOUND, "has no snapshot %s", snapshot->text);
     for (size_t i = 0; i < tree->snapshot_count; i++) {
         deleted[i] = subtree ? descends_from(tree, tree->snapshots[i], snapshot) : tree->snapshots[i] == top;
         count += deleted[i];
@@ -129,7 +129,7 @@ bool plan_snapshot_text(const struct tree *tree, const struct guid *snapshot, co
     struct build build;
 
     if (!old)
-        return err_set(err, ERR_NOT_FOUND, "%s: has no snapshot %s", tree->vm->name, snapshot->text);
+        return err_set(err, ERR_NOT_FOUND, "has no snapshot %s", snapshot->text);
     if (name && !config_check_snapshot_name(name, err))
         return false;
     AUTO_CONFIG struct config *config = config_copy(old);

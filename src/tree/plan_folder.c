@@ -489,7 +489,7 @@ bool plan_extract(const struct tree *tree, const struct plan_source *source, con
     AUTO(copying_done) struct copying copying = {.build = &build, .target = target};
 
     if (!old)
-        return err_set(err, ERR_NOT_FOUND, "%s: has no snapshot %s", tree->vm->name, snapshot->text);
+        return err_set(err, ERR_NOT_FOUND, "has no snapshot %s", snapshot->text);
     build_begin(&build, tree, source, err);
     copying.guid = build_guid(&build);
     place_flat(&copying, old);

@@ -313,7 +313,7 @@ bool tree_find(const struct tree *tree, const char *selector, const struct confi
     if (!found && strlen(selector) >= 4 && !find_one(tree, selector, /* by_name= */ false, &found, err))
         return false;
     if (!found)
-        return err_set(err, ERR_NOT_FOUND, "%s: has no snapshot '%.120s'", tree->vm->name, selector);
+        return err_set(err, ERR_NOT_FOUND, "has no snapshot '%.120s'", selector);
     *ret_snapshot = found;
     return true;
 }

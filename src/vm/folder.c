@@ -133,7 +133,7 @@ bool folder_target_set(const char *dir, struct folder_target *ret_target, struct
     if (!parent)
         return err_oom(err);
     if (!real)
-        return err_sys(err, errno, "%s: its folder", dir);
+        return err_sys(err, errno, "%s", parent);
     target.dir = path_join(real, path_base(dir));
     target.temporary = target.dir ? store_temporary_dir(target.dir) : NULL;
     if (!target.temporary) {

@@ -187,6 +187,10 @@ def claim_what_is_not_there_is_not_found(home):
     home.create("v")
     for command in (["show", "w"], ["tree", "w"], ["settings", "w"], ["settings", "v", "none"], ["notes", "v", "none"]):
         home.refused(NOT_FOUND, *command, says=command[-1])
+    for verb, *more in (["apply"], ["delete"], ["notes"], ["settings"], ["rename-snapshot", "x"], ["export", str(home.dir / "x")]):
+        told = home.refused(NOT_FOUND, verb, "v", "none", *more)
+        assert told == f"bough: {verb}: v: has no snapshot 'none'\n", told
+    assert home.refused(NOT_FOUND, "export", "v", "/nowhere/v").endswith(": /nowhere: No such file or directory\n")
 
 
 main(globals())
