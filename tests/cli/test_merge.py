@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -439,6 +440,77 @@ def claim_a_second_operation_is_refused_with_the_name_of_the_first(home):
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert_merged(home, vm, before)
+
+
+def raw_hash(home, image):
+    raw = home.dir / "disk.raw"
+    home.bough("disk", "convert", image, raw)
+    found = hashlib.sha256(raw.read_bytes()).hexdigest()
+    raw.unlink()
+    return found
+
+
+def export_in_the_middle(home, vm, snapshot, folder):
+    """An export of a snapshot that stands still while it copies."""
+    for _ in range(5):
+        process = home.start("export", vm.name, snapshot, folder)
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            if sum(f.stat().st_blocks for f in folder.parent.rglob("*.vhd")) > 4096:
+                process.send_signal(signal.SIGSTOP)
+                return process
+        process.communicate()
+        shutil.rmtree(folder)
+    raise AssertionError("no export was met in the middle")
+
+
+def exported_hash(home, folder):
+    (disk,) = folder.rglob("*.vhd")
+    return raw_hash(home, disk)
+
+
+def merged_while_it_is_exported(home, name):
+    """The disk of `three` is merged into the one below and gets its name, and that of `four` another parent, meanwhile."""
+    vm = large(home, "v")
+    vm.snapshot("four")
+    guid = [s["guid"] for s in vm.do("tree")["snapshots"] if s["name"] == name][0]
+    (disk,) = xml_disks(vm.snapshot_xml(guid), vm.folder)
+    before = raw_hash(home, disk)
+    (home.dir / "to").mkdir()
+    process = export_in_the_middle(home, vm, name, home.dir / "to" / "x")
+    stopped = vm.do("delete", "two")["merge_stopped"]
+    assert stopped["code"] == "busy" and disk.name in stopped["message"], stopped
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and exported_hash(home, home.dir / "to" / "x") == before, err
+    assert len(vm.do("merge")["merged"]) == 1 and disk.exists() == (name == "four")
+    vm.do("export", name, home.dir / "to" / "y")
+    assert exported_hash(home, home.dir / "to" / "y") == before
+
+
+def claim_an_export_of_what_is_merged_meanwhile_is_whole(home):
+    merged_while_it_is_exported(home, "three")
+
+
+def claim_an_export_of_what_lies_over_a_merge_is_whole(home):
+    merged_while_it_is_exported(home, "four")
+
+
+def claim_an_export_beside_a_merge_is_whole_or_refused(home):
+    vm, process, before = met_in_the_middle(home, "merge", unmerged=True)
+    (home.dir / "to").mkdir()
+    for number, name in enumerate(("one", "three")):  # `one` has no part in it
+        result = home.run("export", vm.name, name, home.dir / "to" / name)
+        if name == "three":
+            assert result.returncode == BUSY and list((home.dir / "to").iterdir()) == [home.dir / "to" / "one"], result
+        else:
+            assert result.returncode == 0 and exported_hash(home, home.dir / "to" / name) == before[number + 1], result
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert_merged(home, vm, before)
+    vm.do("export", "three", home.dir / "to" / "three")
+    assert exported_hash(home, home.dir / "to" / "three") == before[2]
 
 
 def claim_a_vm_that_runs_is_merged_too(home):
