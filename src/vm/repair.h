@@ -65,6 +65,8 @@ bool repair_sync_dir_of(const char *path, struct err *err) MUST_CHECK;
 /* Layers that these settings and snapshots do not need: they may be all that is left of a snapshot whose settings are lost. They go to
  * `Snapshots/<VMGUID>.lost/`. Nothing is done where not all chains are known. */
 bool repair_layers_aside(struct repair *repair, const struct config *vm, struct err *err) MUST_CHECK;
+/* ERR_BUSY: another VM needs one of them. Before anything is put aside. */
+bool repair_layers_spare(struct repair *repair, const struct config *vm, struct err *err) MUST_CHECK;
 bool repair_write_config(struct repair *repair, const struct config *config, struct err *err) MUST_CHECK;
 
 /* --- repair_modes.c --- */

@@ -4,6 +4,7 @@
 #include "auto.h"
 #include "buf.h"
 #include "file.h"
+#include "vm_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,20 +101,53 @@ static bool layer_aside(struct repair *repair, const char *path, const char *dir
     return true;
 }
 
-bool repair_layers_aside(struct repair *repair, const struct config *vm, struct err *err)
+/* *ret_paths: those that go aside; an owned array of the images' paths. */
+static bool find_spare(struct repair *repair, const struct config *vm, const char ***ret_paths, size_t *ret_count, struct err *err)
 {
     AUTO_FREE char *layers = string_printf("%s/Snapshots/%s", repair->look->vm_dir, vm->guid.text);
-    AUTO_FREE char *plain = layers ? string_printf("%s.lost", layers) : NULL;
+    const char **paths = layers ? calloc(repair->image_count + 1, sizeof *paths) : NULL;
+    size_t count = 0;
+
+    if (!paths)
+        return err_oom(err);
+    bool whole = mark_all(repair, vm);
+    for (size_t i = 0; whole && i < repair->image_count; i++)
+        if (!repair->images[i].is_seen && path_is_inside(repair->images[i].path, layers))
+            paths[count++] = repair->images[i].path;
+    *ret_paths = paths;
+    *ret_count = count;
+    return true;
+}
+
+bool repair_layers_spare(struct repair *repair, const struct config *vm, struct err *err)
+{
+    AUTO_FREE const char **paths = NULL;
+    size_t count;
+
+    if (!find_spare(repair, vm, &paths, &count, err))
+        return false;
+    AUTO_FREE struct plan_layer *layers = calloc(count + 1, sizeof *layers);
+    if (!layers)
+        return err_oom(err);
+    for (size_t i = 0; i < count; i++)
+        layers[i].path = paths[i];
+    return vm_others_spare(repair->look->vm_dir, layers, count, err);
+}
+
+bool repair_layers_aside(struct repair *repair, const struct config *vm, struct err *err)
+{
+    AUTO_FREE char *plain = string_printf("%s/Snapshots/%s.lost", repair->look->vm_dir, vm->guid.text);
+    AUTO_FREE const char **paths = NULL;
+    size_t count;
 
     if (!plain)
         return err_oom(err);
     /* A folder of that name that a repair made before takes more. */
-    bool whole = mark_all(repair, vm);
-    for (size_t i = 0; whole && i < repair->image_count; i++) {
-        const struct repair_image *image = &repair->images[i];
-        if (!image->is_seen && path_is_inside(image->path, layers) && !layer_aside(repair, image->path, plain, err))
+    if (!find_spare(repair, vm, &paths, &count, err))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!layer_aside(repair, paths[i], plain, err))
             return false;
-    }
     return true;
 }
 

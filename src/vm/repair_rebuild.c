@@ -444,7 +444,7 @@ bool repair_rebuild(struct repair *repair, struct config **ret_config, struct er
     AUTO_CONFIG struct config *vm = config_copy(snapshot);
     if (!vm)
         return err_oom(err);
-    if (!vm_make(&rebuild, snapshot, vm, err) || !unlisted_aside(&rebuild, err) || !strays_aside(repair, err) ||
+    if (!vm_make(&rebuild, snapshot, vm, err) || !repair_layers_spare(repair, vm, err) || !unlisted_aside(&rebuild, err) || !strays_aside(repair, err) ||
         !repair_layers_aside(repair, vm, err))
         return false;
     *ret_config = TAKE(vm);

@@ -116,17 +116,23 @@ static bool lost_drop(struct repair *repair, struct config *vm, struct err *err)
         return err_oom(err);
     for (size_t i = 0; i < before->listed_count; i++) {
         const struct config_listed *listed = &before->listed[i];
-        if (!snapshot_find(look, &listed->guid)) {
-            if (!files_aside(repair, &listed->guid, err))
-                return false;
-            repair_tell(repair, look->vm_dir, "the snapshot %s is no more listed: its settings are lost", listed->guid.text);
+        if (!snapshot_find(look, &listed->guid))
             continue;
-        }
         vm->listed[kept].guid = listed->guid;
         vm->listed[kept++].parent = kept_parent(look, before, listed->parent);
     }
     vm->listed_count = kept;
     vm->parent = kept_parent(look, before, vm->parent);
+    if (!repair_layers_spare(repair, vm, err))
+        return false;
+    for (size_t i = 0; i < before->listed_count; i++) {
+        const struct guid *guid = &before->listed[i].guid;
+        if (snapshot_find(look, guid))
+            continue;
+        if (!files_aside(repair, guid, err))
+            return false;
+        repair_tell(repair, look->vm_dir, "the snapshot %s is no more listed: its settings are lost", guid->text);
+    }
     return repair_layers_aside(repair, vm, err);
 }
 

@@ -325,9 +325,10 @@ static bool written_forget(struct vm *vm, struct plan *plan, struct err *err)
            (!first || store_run(vm->store, first, NULL, NULL, err));
 }
 
-static bool is_top(const struct vm *vm, const char *path)
+/* What lies over an image that a guest writes to is lost already. */
+static bool is_written(const struct vm *vm, const char *path)
 {
-    for (size_t i = 0; i < vm_config(vm)->disk_count; i++)
+    for (size_t i = 0; vm->present && i < vm_config(vm)->disk_count; i++)
         if (!vm_config(vm)->disks[i].is_cdrom && strcmp(vm_config(vm)->disks[i].path, path) == 0)
             return true;
     return false;
@@ -345,7 +346,7 @@ static bool removed_are_spare(struct vm *vm, const struct plan *plan, struct err
         const struct step *step = &plan->steps[i];
         if (step->kind == STEP_REPARENT || step->kind == STEP_MERGE_DATA || step->kind == STEP_CHECK_EMPTY)
             return true;
-        if (step->kind == STEP_REMOVE_FILE && tree_is_layer(store_tree(vm->store), step->path) && !is_top(vm, step->path))
+        if (step->kind == STEP_REMOVE_FILE && tree_is_layer(store_tree(vm->store), step->path) && !is_written(vm, step->path))
             layers[count++] = (struct plan_layer){.path = step->path};
     }
     return vm_others_spare(vm->dir, layers, count, err);

@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from bough_test import BUSY, STATE, flattened_by_7zip, main, xml_disks  # noqa: E402
+from cli_test import contents  # noqa: E402
 from test_merge import grown, layers, seen, write  # noqa: E402
 
 
@@ -49,6 +50,36 @@ def claim_a_snapshot_whose_layer_another_vm_needs_is_not_deleted(home):
     assert content(other.disk()) == before and vm.do("check")["faults"] == []
     home.bough("remove", "w", "--yes")
     vm.do("delete", "two")
+    assert not Path(layer).exists()
+
+
+def claim_going_back_does_not_remove_what_another_vm_lies_over(home):
+    vm = grown(home, snapshots=("one",))
+    clone = home.dir / "clone.avhd"
+    home.bough("disk", "create", clone, "--parent", vm.disk())
+    other = home.create("w", "--disk", f"{clone},bus=virtio", "--nic", "none")
+    before = content(other.disk())
+    vm.refused(BUSY, "revert", says="'w' needs it")
+    assert content(other.disk()) == before and vm.do("check")["faults"] == []
+    vm.do("revert", "--snapshot-first")
+    assert content(other.disk()) == before
+
+
+def claim_a_repair_takes_nothing_away_that_another_vm_needs(home):
+    vm = grown(home, snapshots=("one", "two"))
+    two = vm.snapshot_xml([s["guid"] for s in vm.do("tree")["snapshots"] if s["name"] == "two"][0])
+    layer = xml_disks(two, vm.folder)[0]
+    vm.do("apply", "one")
+    clone = home.dir / "clone.avhd"
+    home.bough("disk", "create", clone, "--parent", layer)
+    other = home.create("w", "--disk", f"{clone},bus=virtio", "--nic", "none")
+    before = content(other.disk())
+    two.write_text("damaged", encoding="utf-8")
+    files = contents(vm.folder)
+    vm.refused(BUSY, "check", "--repair", says="'w' needs it")
+    assert contents(vm.folder) == files and content(other.disk()) == before
+    home.bough("remove", "w", "--yes")
+    vm.do("check", "--repair")
     assert not Path(layer).exists()
 
 
