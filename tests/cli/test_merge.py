@@ -331,12 +331,12 @@ LARGE = 64  # MiB
 
 
 def large(home, name):
-    """When the snapshot `two` is deleted its disk and that of `three`, each of LARGE MiB, are to be merged."""
+    """When the snapshot `two` is deleted its disk of LARGE MiB and that of `three`, which is smaller, are to be merged: downwards."""
     vm = home.create(name, "--disk", "128M,bus=virtio", "--nic", "none")
     vm.snapshot("one")
     write(home, vm, "two", LARGE)
     vm.snapshot("two")
-    write(home, vm, "three", LARGE, at_mib=LARGE // 2)
+    write(home, vm, "three", LARGE * 3 // 4, at_mib=LARGE // 2)
     vm.snapshot("three")
     write(home, vm, "now", 1, at_mib=120)
     return vm
@@ -353,21 +353,21 @@ def contents_by_bough(home, vm):
     return found
 
 
-def stopped_in_the_middle(vm, *command, written_mib=0.5):
-    """A command that merges, and stands still while it copies, when it has written so much; None: it was too quick."""
+def stopped_in_the_middle(vm, *command):
+    """A command that merges, and stands still while it copies, behind what it only writes over; None: it was too quick."""
     blocks = {path: path.stat().st_blocks for path in layers(vm)}
     process = vm.home.start(command[0], vm.name, *command[1:])
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError):
-            if any(path.stat().st_blocks > before + written_mib * 2048 for path, before in blocks.items()):
+            if any(path.stat().st_blocks > before + 1024 for path, before in blocks.items()):
                 process.send_signal(signal.SIGSTOP)
                 return process
     process.communicate()
     return None
 
 
-def met_in_the_middle(home, *command, unmerged, **how):
+def met_in_the_middle(home, *command, unmerged):
     """(a VM, the process that stands still in the middle of its merge, its contents before)"""
     for attempt in range(5):
         vm = large(home, f"v{attempt}")
@@ -375,7 +375,7 @@ def met_in_the_middle(home, *command, unmerged, **how):
         del before[2]  # of `two`: the disk of now, one, two, three
         if unmerged:
             vm.do("delete", "two", "--no-merge")
-        process = stopped_in_the_middle(vm, *command, **how)
+        process = stopped_in_the_middle(vm, *command)
         if process and merging(vm):
             return vm, process, list(before.values())
         if process:
@@ -426,7 +426,7 @@ def claim_ctrl_c_behind_the_commit_of_a_delete_ends_the_merge_alone(home):
 
 
 def claim_a_second_operation_is_refused_with_the_name_of_the_first(home):
-    vm, process, before = met_in_the_middle(home, "merge", unmerged=True, written_mib=LARGE // 3)
+    vm, process, before = met_in_the_middle(home, "merge", unmerged=True)
     files = contents(vm.folder)
     others = [home.start(verb, vm.name, *rest) for verb, *rest in (["snapshot"], ["delete", "one"], ["apply", "one"], ["merge"],
                                                                    ["start"])]
