@@ -109,7 +109,7 @@ int cmd_list(int argc, char **argv)
 
     if (!cli_parse(&SYNTAX, argc, argv, &args, &operands, &status))
         return status;
-    if (!store_list(&io_real, &names, &err))
+    if (!store_list_with_lost(&io_real, &names, &err))
         return cli_fail(NULL, &err);
     json_auto_t *rows = rows_get(names, &status);
     int print_status = args.json ? output_json(rows) : rows_print(rows);

@@ -15,6 +15,8 @@ bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct
 /* Every folder in the home that holds a VM's XML; names sorted. Owned array of owned strings, NULL at the
  * end. */
 bool store_list(const struct io *io, char ***ret_names, struct err *err) MUST_CHECK;
+/* The same with the folders that held one, whose own file is missing: store_find() refuses them, and says so. */
+bool store_list_with_lost(const struct io *io, char ***ret_names, struct err *err) MUST_CHECK;
 /* The same with all other folders of the home: in one of them there may be a VM whose XML is lost. */
 bool store_list_folders(const struct io *io, char ***ret_names, struct err *err) MUST_CHECK;
 void store_list_free(char **names);

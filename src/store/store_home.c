@@ -48,6 +48,26 @@ static bool holds_vm(const struct io *io, const char *dir)
     return load_guid(io, dir, &guid, &err) || err.code == ERR_CORRUPT;
 }
 
+static bool is_folder(const struct io *io, const char *dir)
+{
+    struct io_stat stat;
+
+    return io->ops->stat(io, dir, &stat) == 0 && stat.is_directory;
+}
+
+/* Held a VM whose own file is gone: what `check --repair` can make again must not just vanish. */
+static bool lost_vm(const struct io *io, const char *dir)
+{
+    AUTO_FREE char *folder = path_join(dir, VM_FOLDER);
+
+    return folder && is_folder(io, folder) && !holds_vm(io, dir);
+}
+
+static bool is_vm_or_lost(const struct io *io, const char *dir)
+{
+    return holds_vm(io, dir) || lost_vm(io, dir);
+}
+
 bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct err *err)
 {
     AUTO_FREE char *home = NULL;
@@ -58,18 +78,13 @@ bool store_find(const struct io *io, const char *name, char **ret_vm_dir, struct
     if (!dir)
         return err_oom(err);
     if (!holds_vm(io, dir)) {
+        bool is_lost = lost_vm(io, dir);
         free(dir);
-        return err_set(err, ERR_NOT_FOUND, "no VM '%s' in %s", name, home);
+        return err_set(err, ERR_NOT_FOUND, "no VM '%s' in %s%s", name, home,
+                       is_lost ? ": its own file is missing; `bough check` tells more, --repair may make it again" : "");
     }
     *ret_vm_dir = dir;
     return true;
-}
-
-static bool is_folder(const struct io *io, const char *dir)
-{
-    struct io_stat stat;
-
-    return io->ops->stat(io, dir, &stat) == 0 && stat.is_directory;
 }
 
 static bool list(const struct io *io, bool (*wanted)(const struct io *io, const char *dir), char ***ret_names, struct err *err)
@@ -99,6 +114,11 @@ static bool list(const struct io *io, bool (*wanted)(const struct io *io, const 
 bool store_list(const struct io *io, char ***ret_names, struct err *err)
 {
     return list(io, holds_vm, ret_names, err);
+}
+
+bool store_list_with_lost(const struct io *io, char ***ret_names, struct err *err)
+{
+    return list(io, is_vm_or_lost, ret_names, err);
 }
 
 bool store_list_folders(const struct io *io, char ***ret_names, struct err *err)

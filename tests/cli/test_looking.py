@@ -47,6 +47,20 @@ def claim_damaged_vm_is_listed_as_such_and_hides_no_other(home):
     assert re.search(r"^bad +damaged", home.run("list").stdout, re.M)
 
 
+def claim_a_vm_whose_own_file_is_missing_does_not_vanish(home):
+    home.create("good")
+    lost = home.create("lost", "--disk", "64M,bus=virtio")
+    lost.snapshot("one")
+    lost.xml.unlink()
+    (home.machines / "no VM").mkdir()
+    result = home.run("list")
+    assert result.returncode == NOT_FOUND and "check" in result.stderr, result
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [["good", "off"], ["lost", "damaged"]], result
+    lost.refused(NOT_FOUND, "show", says="its own file is missing")
+    lost.do("check", "--repair")
+    assert [row["name"] for row in home.json("list")] == ["good", "lost"]
+
+
 def claim_show_tells_hardware_and_the_chain_of_each_disk(home):
     vm = home.create("v", "--memory", "512M", "--cpus", "2", "--disk", "64M,bus=virtio", "--disk", "10M,bus=scsi",
                      "--nic", "user,forward=tcp:2222:22", "--notes", "mine")
