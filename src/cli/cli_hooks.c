@@ -181,14 +181,14 @@ static bool around_look(struct around *around, json_t *arguments, struct err *er
         return err_prefix(err, "%s", around->operation);
     if (selector && !tree_find(tree, selector, &snapshot, err))
         return err_prefix(err, "%s: %s", around->operation, around->vm_name);
+    if (!selector && strcmp(around->operation, "revert") == 0)
+        snapshot = tree_by_guid(tree, &tree->vm->parent);
     if (snapshot && json_object_set_new(arguments, "snapshot", json_string(snapshot->snapshot.text)) != 0)
         return err_oom(err);
     around->vm = tree->vm->guid;
     around->with_first = json_is_true(json_object_get(arguments, "snapshot_first"));
     if (snapshot)
         around->snapshot = snapshot->snapshot;
-    else if (strcmp(around->operation, "revert") == 0)
-        around->snapshot = tree->vm->parent;
     return config_set_string(&around->folder, tree->vm_dir, err);
 }
 

@@ -210,10 +210,14 @@ bool op_revert(struct vm *vm, const json_t *args, const struct progress *progres
 {
     struct apply_request request = {0};
     const struct tree *tree = store_tree(vm->store);
+    const char *selector = NULL;
 
-    if (!flags_read(args, &request, err))
+    if (!flags_read(args, &request, err) || !args_string(args, "snapshot", &selector, err))
         return false;
-    request.snapshot = tree_by_guid(tree, &tree->vm->parent);
+    if (!selector)
+        request.snapshot = tree_by_guid(tree, &tree->vm->parent);
+    else if (!tree_find(tree, selector, &request.snapshot, err))
+        return err_prefix(err, "revert: %s", tree->vm->name);
     if (!request.snapshot)
         return err_set(err, ERR_STATE, "revert: %s: the VM descends from no snapshot", tree->vm->name);
     if (!apply(vm, &request, progress, ret_value, err))

@@ -42,7 +42,7 @@ static const struct operation {
     {"rename", op_rename, NEEDS_NOTHING, {"name", "dry_run"}},
     {"rename-snapshot", op_rename_snapshot, NEEDS_NOTHING, {"snapshot", "name", "dry_run"}},
     {"resume", op_resume, NEEDS_MACHINE, {NULL}},
-    {"revert", op_revert, MAY_MAKE_MACHINE, {"no_start", "disks_only", "verify", "snapshot_first", "dry_run"}},
+    {"revert", op_revert, MAY_MAKE_MACHINE, {"snapshot", "no_start", "disks_only", "verify", "snapshot_first", "dry_run"}},
     {"save", op_save, NEEDS_MACHINE, {"dry_run"}},
     {"screenshot", op_screenshot, NEEDS_MACHINE, {"path"}},
     {"set", op_set, NEEDS_NOTHING, {"settings", "dry_run"}},
@@ -338,13 +338,11 @@ static bool ends_with_memory(struct vm *vm, const struct operation *operation, c
     if (json_is_true(json_object_get(args, "no_start")) || json_is_true(json_object_get(args, "disks_only")) ||
         json_is_true(json_object_get(args, "dry_run")))
         return false;
-    if (operation->run == op_revert) {
+    const char *selector = json_string_value(json_object_get(args, "snapshot"));
+    if (!selector && operation->run == op_revert)
         snapshot = tree_by_guid(tree, &tree->vm->parent);
-    } else {
-        const char *selector = json_string_value(json_object_get(args, "snapshot"));
-        if (!selector || !tree_find(tree, selector, &snapshot, &ignored))
-            return false;
-    }
+    else if (!selector || !tree_find(tree, selector, &snapshot, &ignored))
+        return false;
     return snapshot && snapshot->state_when_taken != STATE_OFF;
 }
 

@@ -195,6 +195,17 @@ def claim_hooks_mean_the_snapshot_that_is_deleted(home):
     assert vm.do("delete", "x")["deleted"] == [one]
 
 
+def claim_hooks_mean_the_snapshot_that_is_reverted_to(home):
+    """Also where one of them takes another, which the VM then descends from."""
+    vm = create(home)
+    guid = vm.snapshot("one")["guid"]
+    hook(home, "50-all")
+    hook(home, "60-keep", f'#!/bin/sh\n[ $1 = after ] || "{home.program}" snapshot v --name kept\n')
+    assert vm.do("revert")["guid"] == guid
+    assert {run["BOUGH_SNAPSHOT"] for run in logged(home)} == {guid}
+    assert {s["name"]: s["parent"] for s in vm.do("tree")["snapshots"]}["kept"] == guid
+
+
 def claim_a_worker_that_a_command_starts_inherits_nothing_of_a_hook(home):
     vm = create(home)
     vm.snapshot("one")
