@@ -35,7 +35,11 @@ uint64_t room_reserve_bytes(const struct room_fs *fs)
 struct room_merge_request room_merge_of(const struct plan_merging *merging)
 {
     return (struct room_merge_request){
-        .child = merging->child, .parent = merging->parent, .direction = merging->direction};
+        .child = merging->child,
+        .parent = merging->parent,
+        .direction = merging->direction,
+        .at_most_bytes = merging->bytes + 1,
+    };
 }
 
 static bool fs_look(const struct room_merge_request *request, struct room_fs *ret_fs, struct err *err)
@@ -58,15 +62,17 @@ void room_merge_look(const struct room_merge_request *request, struct room_merge
         .parent_path = request->parent,
         .direction = request->direction == MERGE_UP ? DISK_MERGE_UP : DISK_MERGE_DOWN,
     };
-    struct room_merge room = {0};
+    struct room_merge room = {.needs_bytes = request->at_most_bytes};
     struct err ignored;
 
-    *ret_room = room;
-    if (!disk_merge_new_bytes(&io_real, &sides, SAMPLE_BLOCKS, &room.needs_bytes, &ignored) ||
-        !fs_look(request, &room.fs, &ignored))
+    *ret_room = (struct room_merge){0};
+    if (!fs_look(request, &room.fs, &ignored))
         return;
     if (request->beside_guest)
         room.reserve_bytes = room_reserve_bytes(&room.fs);
+    if ((request->at_most_bytes == 0 || !room_merge_fits(&room)) &&
+        !disk_merge_new_bytes(&io_real, &sides, SAMPLE_BLOCKS, &room.needs_bytes, &ignored))
+        return;
     *ret_room = room;
     if (request->is_asked_for && !room_merge_fits(&room) &&
         disk_merge_new_bytes(&io_real, &sides, /* max_blocks= */ 0, &room.needs_bytes, &ignored))

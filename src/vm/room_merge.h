@@ -21,6 +21,7 @@ struct room_merge {
 struct room_merge_request {
     const char *child, *parent; /* parent NULL: the one that child names */
     enum merge_direction direction;
+    uint64_t at_most_bytes; /* what the file takes that is copied from: where that fits, no image is opened; 0: not known */
     bool beside_guest; /* what that writes goes first */
     bool is_asked_for; /* where it would not fit by a sample of blocks, all are looked at */
 };
