@@ -196,20 +196,63 @@ static bool open_copy(struct disk_merging *merging, struct err *err)
            merge_copy_init(&merging->copy, is_up(merging) ? parent : child, to, /* keeps= */ is_up(merging), err);
 }
 
+/* --- going on where one was broken off --- */
+
+static bool is_as_it_was(const struct io_stat *was, const struct io_stat *now)
+{
+    return was->device == now->device && was->inode == now->inode && was->size_bytes == now->size_bytes &&
+           was->mtime_seconds == now->mtime_seconds && was->mtime_ns == now->mtime_ns;
+}
+
+static bool stat_both(const struct disk_merging *merging, struct disk_merge_mark *mark, struct err *err)
+{
+    return io_stat_file(child_of(merging)->file, &mark->child, err) && io_stat_file(parent_of(merging)->file, &mark->parent, err);
+}
+
+/* Before anything is written. *ret_blocks: done by the one before. */
+static bool find_mark(const struct disk_merging *merging, size_t *ret_blocks, struct err *err)
+{
+    const struct disk_merge_mark *was = merging->options->mark;
+    struct disk_merge_mark now;
+
+    *ret_blocks = 0;
+    if (!was || was->blocks_done == 0 || was->direction != merging->options->direction)
+        return true;
+    if (!stat_both(merging, &now, err))
+        return false;
+    if (is_as_it_was(&was->child, &now.child) && is_as_it_was(&was->parent, &now.parent))
+        *ret_blocks = was->blocks_done;
+    return true;
+}
+
+bool disk_merging_mark(const struct disk_merging *merging, struct disk_merge_mark *ret_mark, struct err *err)
+{
+    struct disk_merge_mark mark = {.direction = merging->options->direction, .blocks_done = merging->copy.next_block};
+
+    if (!merging->finished)
+        return err_set(err, ERR_INTERNAL, "%s: is marked before it is durable", child_of(merging)->path);
+    if (!stat_both(merging, &mark, err))
+        return false;
+    *ret_mark = mark;
+    return true;
+}
+
 bool disk_merging_open(const struct io *io, const char *child_path, const struct disk_merge_options *options,
                        const struct progress *progress, struct disk_merging **ret_merging, struct err *err)
 {
     AUTO_DISK_MERGING struct disk_merging *merging = calloc(1, sizeof *merging);
     struct disk_merge_estimate estimate;
+    size_t blocks_done;
 
     if (!merging)
         return err_oom(err);
     merging->io = io;
     merging->options = options;
     merging->progress = progress;
-    if (!open_chain(merging, child_path, err) || !open_children(merging, err) || !open_copy(merging, err) ||
-        !disk_merge_estimate(io, child_path, &estimate, err))
+    if (!open_chain(merging, child_path, err) || !open_children(merging, err) || !find_mark(merging, &blocks_done, err) ||
+        !open_copy(merging, err) || !disk_merge_estimate(io, child_path, &estimate, err))
         return false;
+    merging->copy.next_block = (size_t)min_u64(blocks_done, merging->copy.block_count);
     merging->copy.estimate_bytes = is_up(merging) ? estimate.up_bytes : estimate.down_bytes;
     *ret_merging = TAKE(merging);
     return true;

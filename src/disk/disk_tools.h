@@ -64,6 +64,14 @@ bool disk_resize(const struct io *io, const char *path, uint64_t size_bytes, con
  * child that names neither (ERR_MISMATCH). */
 enum disk_merge_direction { DISK_MERGE_DOWN, DISK_MERGE_UP };
 
+/* How far a merge came that was broken off; all zeros: there was none. It holds for the same two files with nothing written to either since,
+ * as far as their sizes and times tell: who keeps one lets nobody else write to them, and keeps it for no other process. */
+struct disk_merge_mark {
+    enum disk_merge_direction direction;
+    size_t blocks_done; /* of the image that is read */
+    struct io_stat child, parent;
+};
+
 struct disk_merge_options {
     enum disk_merge_direction direction;
     bool into_base;
@@ -71,6 +79,7 @@ struct disk_merge_options {
     const char *parent_path;     /* what the child's parent must be; NULL: whatever it is */
     const char *const *children; /* DOWN alone */
     size_t child_count;
+    const struct disk_merge_mark *mark; /* it goes on there, if that holds; NULL: begins at the beginning */
 };
 struct disk_merge_result {
     char *parent_path; /* DOWN: of the image that now has both; UP: the child's parent now; owned */
@@ -94,6 +103,8 @@ bool disk_merging_step(struct disk_merging *merging, uint64_t budget_bytes, bool
 void disk_merging_settle(struct disk_merging *merging);
 /* What was copied is durable and the image whole, also if there was more to copy. No step comes behind it. */
 bool disk_merging_finish(struct disk_merging *merging, struct err *err) MUST_CHECK;
+/* Behind finish: for who goes on later. */
+bool disk_merging_mark(const struct disk_merging *merging, struct disk_merge_mark *ret_mark, struct err *err) MUST_CHECK;
 /* The new parents, durable, when all was copied and finished. */
 bool disk_merging_link(struct disk_merging *merging, struct err *err) MUST_CHECK;
 void disk_merging_close(struct disk_merging *merging); /* accepts NULL */

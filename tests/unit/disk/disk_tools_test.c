@@ -594,6 +594,63 @@ static void a_merge_can_be_left_after_each_step(void **state)
     }
 }
 
+/* What is copied when it is begun again, behind some of its 16 blocks. */
+static uint64_t go_on(const struct lab *lab, struct disk_merge_mark *mark, unsigned steps)
+{
+    struct disk_merge_options options = {.direction = DISK_MERGE_DOWN, .mark = mark};
+    AUTO_DISK_MERGING struct disk_merging *merging = NULL;
+    bool more = true;
+
+    OK(disk_merging_open(lab->io, "/d/b.avhd", &options, NULL, &merging, &err));
+    REFUSED(ERR_INTERNAL, disk_merging_mark(merging, mark, &err));
+    for (unsigned i = 0; i < steps && more; i++)
+        OK(disk_merging_step(merging, 4 * MIB, &more, &err));
+    OK(disk_merging_finish(merging, &err));
+    OK(disk_merging_mark(merging, mark, &err));
+    return disk_merging_copied_bytes(merging);
+}
+
+static void make_two_layers(const struct lab *lab)
+{
+    create(lab, "/d/base.vhd", VHD_DYNAMIC, 32 * MIB, NULL);
+    create(lab, "/d/a.avhd", VHD_DIFFERENCING, 0, "/d/base.vhd");
+    fill(lab, "/d/a.avhd", 0, 8 * MIB, 2);
+    create(lab, "/d/b.avhd", VHD_DIFFERENCING, 0, "/d/a.avhd");
+    fill(lab, "/d/b.avhd", 0, 32 * MIB, 3);
+}
+
+static void a_merge_goes_on_where_it_was_broken_off(void **state)
+{
+    const struct lab *lab = *state;
+    struct disk_merge_mark mark = {0};
+
+    make_two_layers(lab);
+    uint64_t first = go_on(lab, &mark, 3);
+    assert_in_range(first, 8 * MIB, 16 * MIB);
+    uint64_t second = go_on(lab, &mark, 100);
+    assert_in_range(first + second, 32 * MIB, 34 * MIB); /* a block that was broken off is copied again */
+    assert_all(lab, "/d/a.avhd", 0, 32 * MIB, 3);
+    assert_clean(lab, "/d/a.avhd");
+}
+
+static void a_merge_begins_anew_when_an_image_has_changed_meanwhile(void **state)
+{
+    const struct lab *lab = *state;
+    static const char *const CHANGED[] = {"/d/b.avhd", "/d/a.avhd"};
+    struct disk_merge_mark mark = {0};
+
+    make_two_layers(lab);
+    go_on(lab, &mark, 3);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(mark.blocks_done > 0);
+        fill(lab, CHANGED[i], 4096, 512, (uint8_t)(7 + i));
+        assert_int_equal(go_on(lab, &mark, 100), 32 * MIB);
+    }
+    assert_all(lab, "/d/a.avhd", 0, 4096, 3);
+    assert_all(lab, "/d/a.avhd", 4096, 512, 7);
+    assert_all(lab, "/d/a.avhd", 4608, 32 * MIB - 4608, 3);
+}
+
 static void an_estimate_is_near_what_is_copied(void **state)
 {
     const struct lab *lab = *state;
@@ -723,6 +780,8 @@ int main(void)
         TEST(an_upward_merge_brings_nothing_into_sight),
         TEST(a_full_host_in_an_upward_merge_harms_nobody),
         TEST(a_merge_can_be_left_after_each_step),
+        TEST(a_merge_goes_on_where_it_was_broken_off),
+        TEST(a_merge_begins_anew_when_an_image_has_changed_meanwhile),
         TEST(an_estimate_is_near_what_is_copied),
         TEST(a_merge_takes_space_for_what_is_lacking_alone),
         TEST(reserved_space_is_not_taken_for_sectors),
