@@ -252,7 +252,7 @@ bool disk_merging_open(const struct io *io, const char *child_path, const struct
     if (!open_chain(merging, child_path, err) || !open_children(merging, err) || !find_mark(merging, &blocks_done, err) ||
         !open_copy(merging, err) || !disk_merge_estimate(io, child_path, &estimate, err))
         return false;
-    merging->copy.next_block = (size_t)min_u64(blocks_done, merging->copy.block_count);
+    merging->copy.next_block = (size_t)min_u64(blocks_done, merging->copy.blocks.count);
     merging->copy.estimate_bytes = is_up(merging) ? estimate.up_bytes : estimate.down_bytes;
     *ret_merging = TAKE(merging);
     return true;

@@ -1,10 +1,11 @@
 #include "merge_job.h"
 
 #include "bytes.h"
-#include "disk_tools.h"
+#include "log.h"
 #include "room_merge.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,7 @@ struct merge_job {
     uint64_t began_bytes, looked_bytes; /* what the file took that becomes larger; what was copied at the last look for room */
     bool succeeded;
     struct err err;
+    struct disk_merge_mark mark; /* where it begins; then where it was broken off */
 };
 
 void merge_job_free(struct merge_job *job)
@@ -186,21 +188,29 @@ static bool copy_steps(struct merge_job *job, struct disk_merging *merging, stru
 
 static bool copy_images(struct merge_job *job, struct err *err)
 {
+    const struct disk_merge_mark begin = job->mark;
     const struct disk_merge_options options = {
         .direction = job->merging.direction == MERGE_UP ? DISK_MERGE_UP : DISK_MERGE_DOWN,
         .into_base = true, /* the plan knows whether it may be */
         .borrowed = job->engine != NULL,
         .parent_path = job->parent,
+        .mark = &begin,
     };
     AUTO_DISK_MERGING struct disk_merging *merging = NULL;
     struct err ignored;
 
+    job->mark = (struct disk_merge_mark){0};
     if (!disk_merging_open(&io_real, job->child, &options, /* progress= */ NULL, &merging, err))
         return false;
     note_progress(job, merging);
+    if (job->done_bytes > 0)
+        log_info("%s: the merge goes on behind %" PRIu64 " of %" PRIu64 " bytes", job->child, job->done_bytes, job->total_bytes);
     room_begin(job);
     bool copied = copy_steps(job, merging, err);
-    return disk_merging_finish(merging, copied ? err : &ignored) && copied;
+    if (!disk_merging_finish(merging, copied ? err : &ignored))
+        return false;
+    (void)!disk_merging_mark(merging, &job->mark, &ignored);
+    return copied;
 }
 
 static bool copy(struct merge_job *job, struct err *err)
@@ -271,6 +281,8 @@ static struct merge_job *job_new(const struct merge_job_options *options)
     job->engines = calloc(options->engine_count + 1, sizeof(struct engine *));
     job->hurries = options->hurries;
     job->over_fd = options->over_fd;
+    if (options->mark)
+        job->mark = *options->mark;
     job->total_bytes = options->merging->bytes;
     if (job->parent && job->child && job->engines)
         return job;
@@ -326,6 +338,11 @@ bool merge_job_join(struct merge_job *job, struct err *err)
     if (!job->succeeded)
         *err = job->err;
     return job->succeeded;
+}
+
+const struct disk_merge_mark *merge_job_mark(const struct merge_job *job)
+{
+    return &job->mark;
 }
 
 const struct plan_merging *merge_job_merging(const struct merge_job *job)

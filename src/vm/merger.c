@@ -23,6 +23,7 @@ struct merger {
     bool broken_off;       /* while it was asked for */
     int64_t look_us;       /* there was no room: when to look again; 0: that is not waited for */
     uint64_t had_bytes;    /* so much was free then */
+    struct disk_merge_mark mark; /* how far the last one came. No file has it: another worker begins at the beginning */
 };
 
 #define ROOM_LOOK_US 60000000
@@ -110,6 +111,7 @@ static bool job_start(struct vm *vm, const struct plan_merging *merging, bool hu
         .engine_count = guest->disk_count,
         .hurries = hurries,
         .over_fd = vm->merger->over_fd,
+        .mark = &vm->merger->mark,
     };
 
     log_info("merging %s and %s", merging->parent, merging->child);
@@ -207,6 +209,15 @@ static bool start_next(struct vm *vm, bool hurries, bool *ret_started, struct er
 
 /* --- behind the copying --- */
 
+/* Also of one that all was copied of: should the rest of it fail, that need not be done twice. */
+static bool job_join(struct vm *vm, struct merge_job *job, struct err *err)
+{
+    bool done = merge_job_join(job, err);
+
+    vm->merger->mark = *merge_job_mark(job);
+    return done;
+}
+
 static bool is_same(const struct plan_merging *a, const struct plan_merging *b)
 {
     return b->child && a->kept == MERGE_NOT_KEPT && b->kept == MERGE_NOT_KEPT && a->direction == b->direction &&
@@ -243,7 +254,7 @@ static bool job_complete(struct vm *vm, json_t *merged, struct err *err)
     struct vm_plan_run run = {0};
     uint64_t done, total;
 
-    if (!merge_job_join(job, err) || !plan_rest(vm, merging, &plan, err) || !vm_run_plan(vm, plan, &run, err))
+    if (!job_join(vm, job, err) || !plan_rest(vm, merging, &plan, err) || !vm_run_plan(vm, plan, &run, err))
         return false;
     merge_job_progress(job, &done, &total);
     if (merged)
@@ -257,7 +268,7 @@ void merger_end(struct vm *vm)
     AUTO(auto_merge_job_free) struct merge_job *job = vm->merger ? TAKE(vm->merger->job) : NULL;
     struct err err;
 
-    if (job && !merge_job_join(job, &err))
+    if (job && !job_join(vm, job, &err))
         log_info("merging: %s", err.text);
 }
 
