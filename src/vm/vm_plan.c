@@ -370,17 +370,6 @@ bool vm_run_plan(struct vm *vm, struct plan *plan, struct vm_plan_run *run, stru
            store_run(vm->store, plan, &machine, run->progress, err);
 }
 
-bool vm_base_forget(struct vm *vm, const char *path, struct err *err)
-{
-    AUTO_CONFIG struct config *config = config_copy(vm_config(vm));
-    AUTO_PLAN struct plan *plan = NULL;
-
-    if (!config)
-        return err_oom(err);
-    return !config_base_forget(config, path) || (plan_settings(store_tree(vm->store), config, "forget what a base was", &plan, err) &&
-                                                 store_run(vm->store, plan, NULL, NULL, err));
-}
-
 bool vm_answer_room(const struct vm *vm, const struct plan *plan, json_t **ret_value, struct err *err)
 {
     struct room room;

@@ -87,8 +87,6 @@ bool vm_answer_plan(const struct plan *plan, json_t **ret_value, struct err *err
 bool vm_answer_room(const struct vm *vm, const struct plan *plan, json_t **ret_value, struct err *err) MUST_CHECK;
 /* The memory that the VM last had saved on its way to these settings, for the new one to share; owned, NULL if there is none. */
 char *vm_parent_bin(const struct vm *vm, const struct config *naming);
-/* Before that image is written to by other means than a plan's steps: the VM's file no more says what it was. */
-bool vm_base_forget(struct vm *vm, const char *path, struct err *err) MUST_CHECK;
 
 int64_t vm_now_us(void); /* monotonic */
 /* Packs an answer; NULL from jansson is out of memory. */
