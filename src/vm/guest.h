@@ -125,6 +125,8 @@ void guest_note_origin(struct guest *guest, const char *state_path);
 void guest_hear(struct guest *guest, const json_t *event);
 /* QEMU stopped it for want of space on the host, and nobody has paused it. */
 bool guest_waits_for_space(const struct guest *guest);
+/* Asks QEMU whether it stands so, which its event may tell only later: QEMU 10 lets one of a disk through in a second. */
+void guest_look_for_space(struct guest *guest);
 const char *guest_space_path(const struct guest *guest); /* for one that waits: what cannot grow, an image or the runtime folder */
 /* Milliseconds until guest_tend() wants to be called; -1: it does not. */
 int guest_wait_ms(const struct guest *guest);

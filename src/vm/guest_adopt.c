@@ -81,6 +81,16 @@ static size_t full_disk(struct guest *guest)
     return 0;
 }
 
+void guest_look_for_space(struct guest *guest)
+{
+    char run_state[32];
+    struct err ignored;
+    bool runs;
+
+    if (!guest->space.stopped && guest_runs(guest, run_state, &runs, &ignored) && strcmp(run_state, "io-error") == 0)
+        space_note_stop(&guest->space, full_disk(guest), clock_ms());
+}
+
 /* Does it stand because a save stopped it, or because its worker died before it set it going? */
 static bool was_held(const char *run_state)
 {
@@ -105,8 +115,7 @@ static bool run_state_settle(struct guest *guest, struct err *err)
         return machine_stop(guest->machine, err);
     if (guest->is_to_run && was_held(run_state))
         return guest_continue(guest, err);
-    if (strcmp(run_state, "io-error") == 0)
-        space_note_stop(&guest->space, full_disk(guest), clock_ms());
+    guest_look_for_space(guest);
     return true;
 }
 

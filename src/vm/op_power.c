@@ -250,6 +250,8 @@ static bool stops_again(struct vm *vm)
         struct pollfd fd = {.fd = vm_monitor_fd(vm), .events = POLLIN};
         (void)!poll(&fd, 1, 20);
         vm_handle_events(vm);
+        if (vm->present)
+            guest_look_for_space(vm->present);
         if (vm_waits_for_space(vm))
             return true;
     }
