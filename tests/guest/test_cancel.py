@@ -34,7 +34,14 @@ def busy_guest(home):
     return vm, console
 
 
+def listens(process):
+    """It has begun and catches the signal, or has ended: before that a signal ends a program that has done nothing."""
+    caught = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("SigCgt:")]
+    return process.poll() is not None or (caught and int(caught[0].split()[1], 16) >> (signal.SIGINT - 1) & 1)
+
+
 def cancel_by_interrupt(home, vm, process):
+    wait_until(lambda: listens(process), 20, "the command listens")
     process.send_signal(signal.SIGINT)
 
 
