@@ -3,6 +3,7 @@
 #include "dirty_log.h"
 #include "disk.h"
 #include "file.h"
+#include "ok.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -24,12 +25,6 @@ struct lab {
 };
 
 static struct err err;
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 static int lab_begin(void **state)
 {

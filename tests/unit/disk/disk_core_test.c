@@ -10,6 +10,7 @@
 #include "disk_private.h"
 #include "io_failing.h"
 #include "io_memory.h"
+#include "ok.h"
 #include "random.h"
 
 #include <errno.h>
@@ -45,12 +46,6 @@ static int lab_end(void **state)
     io_memory_free(lab->memory);
     return 0;
 }
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 static void create(const struct lab *lab, const char *path, enum vhd_type type, uint64_t size,
                    const char *parent)

@@ -2,16 +2,11 @@
 #pragma once
 
 #include "disk.h"
+#include "ok.h"
 
 #include <string.h>
 
 static struct err err;
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 static inline struct disk *open_disk(const struct io *io, const char *path, bool writable)
 {

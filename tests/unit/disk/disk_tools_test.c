@@ -10,6 +10,7 @@
 #include "disk_tools.h"
 #include "io_failing.h"
 #include "io_memory.h"
+#include "ok.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -45,11 +46,6 @@ static int lab_end(void **state)
     return 0;
 }
 
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 #define REFUSED(code_, call)                                                                                 \
     do {                                                                                                     \
         err = ERR_INIT;                                                                                      \

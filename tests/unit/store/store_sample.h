@@ -9,6 +9,7 @@
 #include "vhd.h"
 
 #include "file.h"
+#include "ok.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -331,12 +332,6 @@ static inline int place_teardown(void **state)
     free(*state);
     return 0;
 }
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s", err.text);                                                                        \
-    } while (0)
 
 static inline bool place_exists(const struct place *place, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -9,6 +9,7 @@
 #include "disk.h"
 #include "file.h"
 #include "merge_job.h"
+#include "ok.h"
 #include "vhd.h"
 
 #include <stdio.h>
@@ -24,12 +25,6 @@
 
 static char folder[64], base[96], parent[96], child[96];
 static struct err err;
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, err.text);                                                             \
-    } while (0)
 
 static int folder_make(void **state)
 {
