@@ -48,11 +48,11 @@ static bool holds_vm(const struct io *io, const char *dir)
     return load_guid(io, dir, &guid, &err) || err.code == ERR_CORRUPT;
 }
 
-static bool is_folder(const struct io *io, const char *dir)
+bool is_folder(const struct io *io, const char *path)
 {
     struct io_stat stat;
 
-    return io->ops->stat(io, dir, &stat) == 0 && stat.is_directory;
+    return io->ops->stat(io, path, &stat) == 0 && stat.is_directory;
 }
 
 /* Held a VM whose own file is gone: what `check --repair` can make again must not just vanish. */

@@ -77,6 +77,8 @@ bool copy_file(const struct io *io, const char *from, const char *to, const stru
 int home_lock(const struct io *io, const char *home);
 /* A folder that is nobody's yet or no more, whatever it holds. */
 void remove_all(const struct io *io, const char *path);
+/* Or a link to one. */
+bool is_folder(const struct io *io, const char *path);
 /* Of the host's file system, since the seam follows links: what lies behind one need not be the VM's. */
 bool is_link(const char *path);
 

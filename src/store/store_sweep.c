@@ -21,13 +21,6 @@ static bool folder_read(const struct io *io, const char *dir, struct name_list *
     return is_link(dir) || name_list_read(io, dir, names, err) || err->code == ERR_NOT_FOUND || err->sys == ENOTDIR;
 }
 
-static bool is_folder(const struct io *io, const char *path)
-{
-    struct io_stat stat;
-
-    return io->ops->stat(io, path, &stat) == 0 && stat.is_directory;
-}
-
 /* `<GUID>.bin` and the like, also half written. */
 static bool is_state_name(const char *name, struct guid *ret_guid)
 {
